@@ -1,0 +1,7 @@
+"""De-identify DICOM instances as PS3.15 Annex E asks, on their encoded bytes.
+
+This package is the engine: it knows no storage and no Beam. `transforms` carries it over an archive,
+`pipelines` are its doors.
+"""
+
+from dicomveil.deidentifier import Deidentifier as Deidentifier

@@ -1,0 +1,146 @@
+"""What each action does to one element: X Z D as constants, U and the few that look at a value as functions.
+
+A constant is encoded once, for each encoding. A function gets the walk (for the study's values and the window), its
+decision, the encoding and the element, and returns the bytes that take the element's place: b"" removes it, None
+leaves it. What must be settled with knowledge of other elements is noted on the walk, for `rewrite` to settle.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dicomveil import dummies, standard
+from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
+from dicomveil.stream import ENCODINGS, Encoding
+from dicomveil.walk import Walk
+
+_SHORT: Final = 64
+
+# ------------------------------------------------------------------------------------------------------- constants
+
+
+def removed(tag: int, vr: str) -> Literal:
+    """X: nothing in its place."""
+    return NOTHING
+
+
+def emptied(tag: int, vr: str) -> Literal:
+    """Z: a value of zero length; for a sequence, no Items."""
+    explicit, implicit, big = (encoding.header(tag, vr, 0) for encoding in ENCODINGS)
+    return explicit, implicit, big
+
+
+def dummy(tag: int, vr: str) -> Literal:
+    """D: a value of the VR that identifies nobody; for a sequence, one Item that its IODs allow."""
+    explicit, implicit, big = (_dummy(encoding, tag, vr) for encoding in ENCODINGS)
+    return explicit, implicit, big
+
+
+def _dummy(encoding: Encoding, tag: int, vr: str) -> bytes:
+    if vr == "SQ":
+        return encoding.element(tag, vr, encoded_item(encoding, dummies.dummy_item(tag)))
+    return encoding.element(tag, vr, dummies.dummy_bytes(tag, vr, encoding.big))
+
+
+def encoded_item(encoding: Encoding, nodes: Sequence[dummies.Node]) -> bytes:
+    """One Item of defined length that holds the given elements."""
+    content = b"".join(
+        encoding.element(
+            node.tag,
+            node.vr,
+            node.value if isinstance(node.value, bytes) else b"".join(encoded_item(encoding, item) for item in node.value),
+        )
+        for node in nodes
+    )
+    return encoding.item.pack(0xFFFE, 0xE000, len(content)) + content
+
+
+# ------------------------------------------------------------------------------------------------------- functions
+
+
+def map_uid(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """U: the UIDs that stand for the ones there, value by value; registered UIDs and empty values stay."""
+    raw = walk.window.slice(element.value, element.stop)
+    walk.mapped.append(raw)
+    new = walk.uids.encoded(raw)
+    return None if new is None else encoding.element(decision.tag, "UI", new)
+
+
+def patient(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """The pseudonym of the study's patient, as Patient ID and as Patient's Name, also where the original is empty."""
+    return supply_patient(walk, decision, encoding) or encoding.header(decision.tag, decision.vr, 0)
+
+
+def supply_patient(walk: Walk, decision: Decision, encoding: Encoding) -> bytes:
+    """The same where the data set lacks it: an instance without Patient ID takes its study's."""
+    return encoding.element(decision.tag, decision.vr, walk.patient.encode()) if walk.patient else b""
+
+
+def nested_patient_id(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """The pseudonym of the Patient ID that stands in an Item, which may be another patient's."""
+    new = walk.patient_ids.encoded(walk.window.slice(element.value, element.stop))
+    return None if new is None else encoding.element(decision.tag, decision.vr, new)
+
+
+def note_scheme(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Keep a Coding Scheme Designator, for the Code Meaning that follows in the same Item."""
+    walk.scheme = element.parent, walk.window.slice(element.value, element.stop).strip(b" \0")
+    return None
+
+
+def code_meaning(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Keep the meaning of a code of a registered scheme; one that somebody made up may say anything."""
+    item, scheme = walk.scheme
+    if item is element.parent and scheme.decode("latin-1") in standard.coding_schemes():
+        return None
+    return _dummy(encoding, decision.tag, decision.vr)
+
+
+def note(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Keep the element, and have it looked at when the walk is done."""
+    short = element.stop - element.value <= _SHORT and not element.undefined
+    raw = walk.window.slice(element.value, element.stop) if short else b""
+    walk.notes.setdefault(decision.tag, []).append((element, raw))
+    return None
+
+
+def note_and_remove(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Remove the element, and have it looked at when the walk is done."""
+    note(walk, decision, encoding, element)
+    return b""
+
+
+def add_value(text: str) -> Act:
+    """An action that adds a value to the ones that are there, once."""
+    ours = text.encode()
+
+    def add(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        there = walk.window.slice(element.value, element.stop).rstrip(b" \0")
+        values = there.split(b"\\") if there else []
+        if ours in (value.strip(b" ") for value in values):
+            return None
+        return encoding.element(decision.tag, decision.vr, b"\\".join([*values, ours]))
+
+    return add
+
+
+def constant(tag: int, vr: str, value: str) -> Literal:
+    """A mark: the same value wherever it stands or is missing."""
+    explicit, implicit, big = (encoding.element(tag, vr, value.encode()) for encoding in ENCODINGS)
+    return explicit, implicit, big
+
+
+def encoded_items(items: Sequence[Sequence[dummies.Node]]) -> Literal:
+    """Items to append to a sequence."""
+    explicit, implicit, big = (b"".join(encoded_item(encoding, item) for item in items) for encoding in ENCODINGS)
+    return explicit, implicit, big
+
+
+def sequence(tag: int, items: Literal) -> Literal:
+    """A sequence of encoded Items."""
+    explicit, implicit, big = (encoding.element(tag, "SQ", items[encoding.index]) for encoding in ENCODINGS)
+    return explicit, implicit, big
+
+
+def supply_literal(literal: Literal) -> Supply:
+    """Where the data set lacks the element, it is inserted as this."""
+    return lambda walk, decision, encoding: literal[encoding.index]

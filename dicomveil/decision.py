@@ -1,0 +1,104 @@
+"""What becomes of one attribute, as a value; and the table that a data set or Item is decided by.
+
+Only the types stand here: `compile` makes them, `actions` says what each does, `rewrite` obeys.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from dicomveil.walk import Walk
+    from dicomveil.stream import Encoding, Path
+
+# What a constant action writes, one element for each encoding, in the order of `stream.ENCODINGS`.
+Literal = tuple[bytes, bytes, bytes]
+NOTHING: Final[Literal] = (b"", b"", b"")
+
+
+class Element(NamedTuple):
+    """One element as the walk meets it, positions in bytes from the start of the data set's source.
+
+    Attributes:
+      parent: the Item it stands in; None at the top level.
+      undefined: whether its length is; `stop` is then where its delimiter ends.
+    """
+
+    vr: bytes
+    start: int
+    value: int
+    stop: int
+    parent: "Path | None"
+    undefined: bool
+
+
+# Returns the bytes that take the element's place, b"" to remove it, None to leave it as it is.
+Act = Callable[["Walk", "Decision", "Encoding", Element], "bytes | None"]
+# Returns the element to insert where a data set lacks it, b"" for none.
+Supply = Callable[["Walk", "Decision", "Encoding"], bytes]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What becomes of an attribute that isn't simply kept.
+
+    Attributes:
+      tag: of the attribute; of private and unknown ones the group pattern's stand-in, 0.
+      vr: the one PS3.6 gives, and the one a new value is written with.
+      action: the code of PS3.15 Table E.1-1a that is carried out: X, Z, D, U; K for what is kept and looked at.
+      rule: what says so, such as "E.1-1 2026d".
+      literal: what is written in its place; None where `act` computes it.
+      act: computes what is written in its place. A decision with neither enters a sequence.
+      items: encoded Items to append to a sequence that is entered.
+      supply: makes the element where the top level lacks it; None where it is never added.
+    """
+
+    tag: int
+    keyword: str
+    vr: str
+    action: str
+    rule: str
+    literal: Literal | None = None
+    act: Act | None = None
+    items: Literal | None = None
+    supply: Supply | None = None
+
+
+ENTER: Final = Decision(0, "", "SQ", "K", "")
+"""A sequence that is kept: each of its Items is decided on its own."""
+
+
+class Node(dict[int, Decision | None]):
+    """The decisions for one data set or Item, by tag; None keeps the element byte for byte.
+
+    Attributes:
+      kept: the tags met so far that are kept byte for byte, other than sequences.
+
+    It fills as tags are met. What no dictionary lists isn't remembered, so that a hostile file can't make it grow.
+    """
+
+    __slots__ = ("_children", "_decide", "_descend", "kept")
+
+    def __init__(
+        self, decide: Callable[[int], tuple[Decision | None, bool]], descend: Callable[[int], "Node | None"]
+    ) -> None:
+        super().__init__()
+        self._decide, self._descend = decide, descend
+        self._children: dict[int, Node] = {}
+        self.kept: set[int] = set()
+
+    def __missing__(self, tag: int) -> Decision | None:
+        decision, lasting = self._decide(tag)
+        if lasting:
+            self[tag] = decision
+            if decision is None:
+                self.kept.add(tag)
+        return decision
+
+    def child(self, tag: int) -> "Node":
+        """The decisions for the Items of a sequence in this data set or Item."""
+        node = self._children.get(tag)
+        if node is None:
+            node = self._descend(tag) or self
+            self._children[tag] = node
+        return node

@@ -1,0 +1,42 @@
+"""The engine without Beam: one instance in memory, de-identified."""
+
+from dicomveil.compile import compile_request
+from dicomveil.keys import Keys, parse_key
+from dicomveil.part10 import open_instance
+from dicomveil.request import Request
+from dicomveil.rewrite import Rewriter
+from dicomveil.scan import scan_opened
+from dicomveil.stream import BytesSource
+from dicomveil.study import build_study_map
+
+
+class Deidentifier:
+    """De-identifies instances one by one, each with a study map of its own.
+
+    UIDs and known Patient IDs are mapped by their value, so references between instances agree all the same. What
+    only a whole study can settle (a Patient ID that one of its instances lacks, inputs that share a SOP Instance UID)
+    needs the pipeline.
+
+    Args:
+      request: what to do; None for the Basic Profile.
+      key: 32 bytes or more, or the text of a key as `dicomveil keygen` prints it. Under the same key the same bytes
+        come out, for ever.
+
+    Raises:
+      KeyRefused: the key is too short, weak or unreadable.
+    """
+
+    def __init__(self, request: Request | None = None, *, key: bytes | str) -> None:
+        self._keys = Keys(parse_key(key.encode()) if isinstance(key, str) else key)
+        self._rewriter = Rewriter(compile_request(request or Request()), self._keys)
+
+    def rewrite(self, data: bytes) -> bytes:
+        """The de-identified DICOM file of one stored instance.
+
+        Raises:
+          Filtered: there is nothing to de-identify: no DICOM, or a DICOMDIR.
+          InvalidInstance: it can't be done safely. Carries reason, tag path and offset, never a value.
+        """
+        instance = open_instance(BytesSource(data))
+        scan = scan_opened(instance, len(data))
+        return self._rewriter.rewrite_opened(instance, scan, build_study_map((scan,), self._keys)).to_bytes()

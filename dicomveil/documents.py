@@ -1,0 +1,29 @@
+"""What takes the place of an encapsulated document: a legal one of the same type that says nothing (PS3.15 E.1.1).
+
+The type and the length stand behind the document, so it is settled when the walk has seen all three.
+"""
+
+from typing import Final
+
+from dicomveil import dummies
+from dicomveil.decision import Decision
+from dicomveil.stream import Encoding
+from dicomveil.walk import Edit, Walk
+
+DOCUMENT: Final = 0x00420011
+MIME_TYPE: Final = 0x00420012
+LENGTH: Final = 0x00420015
+
+_LENGTH = Decision(LENGTH, "EncapsulatedDocumentLength", "UL", "D", "of the dummy document")
+
+
+def settle_documents(walk: Walk, encoding: Encoding, document: Decision) -> None:
+    """Put the dummy in the place of the document that the walk noted, and its length where the length stands."""
+    mime_type = next((raw.strip(b" \0").decode("latin-1") for _, raw in walk.notes.get(MIME_TYPE, ())), "")
+    dummy = dummies.document_dummy(mime_type)
+    for element, _ in walk.notes.get(DOCUMENT, ()):
+        new = encoding.element(DOCUMENT, "OB", dummy)
+        walk.edits.append(Edit(element.start, element.stop, new, None, DOCUMENT, element.vr, document))
+        for length, _ in walk.notes.get(LENGTH, ()):
+            new = encoding.element(LENGTH, "UL", encoding.u32.pack(len(dummy)))
+            walk.edits.append(Edit(length.start, length.stop, new, None, LENGTH, length.vr, _LENGTH))

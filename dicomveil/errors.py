@@ -1,0 +1,131 @@
+"""What can go wrong, as values: every reason code there is, and the exceptions that carry one.
+
+An exception here names a tag path, an offset, a rule and a remedy. It never carries a value of a data set, a URI
+or a key, because its text ends up in logs that are not restricted.
+"""
+
+from typing import Final, NamedTuple
+
+
+class DicomveilError(Exception):
+    """Anything this package raises on purpose."""
+
+
+class KeyRefused(DicomveilError):
+    """A key that can't be used: too short, plainly weak, or not readable as hexadecimal or base64."""
+
+
+class Problem(NamedTuple):
+    """One mistake in something a user wrote.
+
+    Attributes:
+      where: file, line and key, as far as they are known.
+      what: what is wrong.
+      remedy: what to write instead.
+    """
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}" + (f" ({self.remedy})" if self.remedy else "")
+
+
+class RequestError(DicomveilError):
+    """A request that can't be obeyed; carries all of its mistakes at once."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+class Reason(NamedTuple):
+    """Why an input was not de-identified.
+
+    Attributes:
+      outcome: "filtered" (there is nothing to de-identify) or "quarantined" (there may be, and it was not safe to).
+      meaning: what was found.
+      remedy: what its owner can do.
+    """
+
+    outcome: str
+    meaning: str
+    remedy: str
+
+
+_F, _Q = "filtered", "quarantined"
+
+REASONS: Final[dict[str, Reason]] = {
+    # --- not an instance -------------------------------------------------------------------------------------------
+    "empty-file": Reason(_F, "The file has no bytes.", "Nothing to do, or restore it from a copy."),
+    "not-a-file": Reason(_F, "A FIFO, socket or device, which is never opened.", "Remove it from the input."),
+    "not-dicom": Reason(_F, "Neither a DICOM file nor a bare data set.", "Nothing to do."),
+    "dicomdir": Reason(_F, "A DICOMDIR, which names patients and is never copied.", "Make a new one for the output."),
+    "duplicate": Reason(_F, "The same bytes as another input, which was taken.", "Nothing to do."),
+    # --- encoding --------------------------------------------------------------------------------------------------
+    "truncated": Reason(_Q, "The file ends inside an element.", "Get the instance again from its source."),
+    "length": Reason(_Q, "A length reaches past the end of what holds the element.", "Repair or resend the instance."),
+    "undefined-length": Reason(_Q, "An undefined length on an element that can't have one.", "Repair the instance."),
+    "item": Reason(_Q, "An Item or delimiter where none may be, or something else where one must be.", "Repair it."),
+    "nesting": Reason(_Q, "Sequences nested deeper than 512.", "Repair the instance."),
+    "transfer-syntax": Reason(
+        _Q, "The transfer syntax is missing, unknown or wrong, and can't be told with certainty.", "Repair its meta group."
+    ),
+    "deflate": Reason(_Q, "A deflated data set that is broken or expands past the limit.", "Repair or inflate it."),
+    "vr": Reason(_Q, "Bytes where a VR must stand that are no VR.", "Repair the instance."),
+    "sequence-vr": Reason(_Q, "A sequence written under a VR other than SQ or UN.", "Repair the instance."),
+    "trailing-data": Reason(_Q, "Bytes after the last element that are no padding.", "Cut them off, or resend it."),
+    # --- identity --------------------------------------------------------------------------------------------------
+    "missing-identifier": Reason(
+        _Q, "A patient's instance without SOP Class or Study, Series or SOP Instance UID.", "Add it to the instance."
+    ),
+    "several-values": Reason(_Q, "Several values in an identifier that has one.", "Repair the instance."),
+    "identifier-twice": Reason(_Q, "An identifier given twice, with different values.", "Repair the instance."),
+    "sop-uid-conflict": Reason(
+        _Q, "Inputs of different content share one SOP Instance UID.", "Tell which is right, or ask for Conflicts: distinct."
+    ),
+    "patient-conflict": Reason(_Q, "One study holds several Patient IDs.", "Correct the study's Patient ID."),
+    # --- what can't be protected -----------------------------------------------------------------------------------
+    "private-sop-class": Reason(
+        _Q, "A private SOP Class, for which PS3.15 defines no profile.", "Leave it out, or ask for PrivateSOPClass: strip."
+    ),
+    "overlay-in-pixels": Reason(
+        _Q, "An overlay in bits of the pixels that can't be cleared there.", "Decompress it, or remove the overlay."
+    ),
+    # --- reading and writing ---------------------------------------------------------------------------------------
+    "unreadable": Reason(_Q, "The input could not be opened or read.", "Check that it exists and may be read."),
+    "changed-during-run": Reason(_Q, "The input changed between scan and rewrite.", "Run again when it is at rest."),
+    "internal": Reason(_Q, "An unforeseen error in dicomveil.", "Please report the stage and the reason's detail."),
+}
+
+
+class Unsuitable(DicomveilError):
+    """An input that is set aside: never an output, always a reason.
+
+    Attributes:
+      reason: a key of `REASONS`.
+      path: where in the data set, such as "(0008,1140)[0].(0008,1155)"; "" where it concerns the file.
+      offset: bytes from the start of the file, or of the inflated data set; -1 where there is none.
+    """
+
+    def __init__(self, reason: str, path: str = "", offset: int = -1) -> None:
+        place = " ".join(filter(None, [path, f"at byte {offset}" if offset >= 0 else ""]))
+        super().__init__(f"{reason}: {REASONS[reason].meaning} {REASONS[reason].remedy}" + (f" [{place}]" if place else ""))
+        self.reason, self.path, self.offset = reason, path, offset
+
+    def inside(self, tag: str, item: int | None) -> "Unsuitable":
+        """The same, found in an Item of a sequence; None where the Item isn't known."""
+        step = tag if item is None else f"{tag}[{item}]"
+        return type(self)(self.reason, f"{step}.{self.path}" if self.path else step, self.offset)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, int]]:
+        return type(self), (self.reason, self.path, self.offset)
+
+
+class Filtered(Unsuitable):
+    """There is nothing to de-identify here."""
+
+
+class InvalidInstance(Unsuitable):
+    """There may be something to de-identify, and it can't be done safely: quarantined."""

@@ -1,0 +1,93 @@
+"""One secret, many keys: what is derived for one purpose says nothing about another.
+
+Every new value is HMAC-SHA256 under a key of its own purpose. Only bytes come in here; where a key is kept, and how
+it is fetched, is the caller's business.
+"""
+
+import base64
+import binascii
+import hmac
+import re
+import secrets
+from typing import Final, NoReturn
+
+from dicomveil.errors import KeyRefused
+
+KEY_BYTES: Final = 32
+_FEW_DISTINCT_BYTES: Final = 12  # 32 random bytes hold fewer with a chance below 1e-14
+
+
+def _framed(parts: tuple[bytes, ...]) -> bytes:
+    """Join parts so that no two different tuples give the same bytes: each after its length (8 bytes, big endian)."""
+    return b"".join([len(part).to_bytes(8, "big") + part for part in parts])
+
+
+class Keys:
+    """The keys derived from one secret of 256 bits or more.
+
+    It can't be pickled, so that no pipeline graph can carry it, and its repr shows the fingerprint only.
+
+    Raises:
+      KeyRefused: the key is shorter than 32 bytes or repeats so few bytes that nobody drew it at random.
+    """
+
+    __slots__ = ("_purposes", "_root", "fingerprint")
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) < KEY_BYTES:
+            raise KeyRefused(f"The key is shorter than {KEY_BYTES} bytes (256 bits); make one with: dicomveil keygen")
+        if len(set(key)) < _FEW_DISTINCT_BYTES:
+            raise KeyRefused("The key isn't random; make one with: dicomveil keygen")
+        self._root = hmac.digest(b"dicomveil 1", key, "sha256")
+        self._purposes: dict[str, bytes] = {}
+        self.fingerprint = self.derive("fingerprint").hex()[:16]
+
+    def purpose(self, purpose: str) -> bytes:
+        """The key of one purpose: 32 bytes."""
+        key = self._purposes.get(purpose)
+        if key is None:
+            key = self._purposes[purpose] = hmac.digest(self._root, purpose.encode(), "sha256")
+        return key
+
+    def derive(self, purpose: str, *parts: bytes) -> bytes:
+        """HMAC-SHA256 over the length-framed parts, under the purpose's key: 32 bytes."""
+        key = self._purposes.get(purpose) or self.purpose(purpose)
+        return hmac.digest(key, _framed(parts), "sha256")
+
+    def token(self, purpose: str, *parts: bytes) -> str:
+        """The same as a name of 32 hexadecimal digits, for what must be told apart but not known."""
+        return self.derive(purpose, *parts).hex()[:32]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("Keys are never pickled: pass the reference to the key and its fingerprint")
+
+    def __repr__(self) -> str:
+        return f"Keys(fingerprint={self.fingerprint!r})"
+
+
+def parse_key(text: bytes) -> bytes:
+    """The secret in the text of a key file or variable.
+
+    Args:
+      text: 64 or more hexadecimal digits, or base64 (also its URL-safe form) of 32 bytes or more; white space around
+        it is ignored.
+
+    Raises:
+      KeyRefused: neither of the two, or shorter. The text is never part of the message.
+    """
+    word = text.strip()
+    if re.fullmatch(rb"(?:[0-9a-fA-F]{2})+", word):
+        key = binascii.unhexlify(word)
+    else:
+        try:
+            key = base64.b64decode(word.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(word) % 4), validate=True)
+        except binascii.Error:
+            raise KeyRefused("The key is neither hexadecimal nor base64; make one with: dicomveil keygen") from None
+    if len(key) < KEY_BYTES:
+        raise KeyRefused(f"The key is shorter than {KEY_BYTES} bytes (256 bits); make one with: dicomveil keygen")
+    return key
+
+
+def generate_key() -> str:
+    """A new secret of 256 bits from the operating system, as 64 hexadecimal digits."""
+    return secrets.token_hex(KEY_BYTES)

@@ -1,0 +1,199 @@
+"""What the plan must know of one instance: its identifiers, and every UID that it mentions.
+
+The whole data set is read, long values skipped by their length, so that a lie about the encoding is found here,
+before anything is written.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from dicomveil import charset, standard
+from dicomveil.errors import Filtered, InvalidInstance
+from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
+from dicomveil.stream import MAX_DEPTH, Encoding, Source, Window, inner, items, skip, tag_text
+
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
+SOP_CLASS: Final = 0x00080016
+SOP_INSTANCE: Final = 0x00080018
+MODALITY: Final = 0x00080060
+PATIENT_ID: Final = 0x00100020
+ISSUER: Final = 0x00100021
+STUDY_INSTANCE: Final = 0x0020000D
+SERIES_INSTANCE: Final = 0x0020000E
+FRAME_OF_REFERENCE: Final = 0x00200052
+_PIXEL_DATA: Final = 0x7FE00010
+
+_IDENTIFIERS: Final = {
+    SPECIFIC_CHARACTER_SET: "",
+    SOP_CLASS: "sop_class_uid",
+    SOP_INSTANCE: "sop_instance_uid",
+    MODALITY: "modality",
+    PATIENT_ID: "patient_id",
+    ISSUER: "issuer",
+    STUDY_INSTANCE: "study_instance_uid",
+    SERIES_INSTANCE: "series_instance_uid",
+    FRAME_OF_REFERENCE: "frame_of_reference_uid",
+}
+_SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
+_LONGEST_IDENTIFIER: Final = 1 << 16
+
+_SEQUENCE: Final = ""  # in place of a role: what a tag is that must be a sequence
+
+
+@dataclass(frozen=True)
+class InstanceScan:
+    """One instance as the plan sees it; "" for what it lacks.
+
+    Attributes:
+      sop_class_uid: of the data set, not of the file meta.
+      patient_id: decoded, as it stands, blanks around it dropped.
+      issuer: of the Patient ID, likewise.
+      transfer_syntax_uid: the one the data set is in, recovered where the file's own was missing or wrong.
+      size: of the stored instance, in bytes.
+      uids: (role, UID) of every instance-role UID mentioned at any depth that isn't registered, sorted, each once.
+      composite: False for SOP Classes that are no patient's (palettes, hanging protocols, ...).
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    frame_of_reference_uid: str
+    patient_id: str
+    issuer: str
+    modality: str
+    transfer_syntax_uid: str
+    size: int
+    uids: tuple[tuple[str, str], ...]
+    composite: bool
+
+    def encode(self) -> bytes:
+        """As bytes that `decode` reads back; it holds originals, and stays in the restricted zone."""
+        return json.dumps(list(vars(self).values()), separators=(",", ":")).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "InstanceScan":
+        *plain, uids, composite = json.loads(data)
+        return cls(*plain, tuple((role, uid) for role, uid in uids), composite)
+
+
+def scan_instance(source: Source) -> InstanceScan:
+    """Read one stored instance for the plan.
+
+    Raises:
+      Filtered: there is nothing to de-identify.
+      InvalidInstance: the encoding lies, an identifier is missing, given twice with different values, or has several.
+    """
+    return scan_opened(open_instance(source), source.size)
+
+
+def scan_opened(instance: Instance, size: int) -> InstanceScan:
+    """The same for an instance that is open; `size` is the stored one's, in bytes."""
+    found = _Scan(Window(instance.source))
+    found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
+    values = found.identifiers
+    if values.get(SOP_CLASS) == DICOMDIR_CLASS:
+        raise Filtered("dicomdir")
+    composite = values.get(SOP_CLASS) not in standard.non_patient_sop_classes()
+    for tag in _SINGLE if composite else (SOP_CLASS, SOP_INSTANCE):
+        if not values.get(tag):
+            raise InvalidInstance("missing-identifier", tag_text(tag))
+    return InstanceScan(
+        **{name: values.get(tag, "") for tag, name in _IDENTIFIERS.items() if name},
+        transfer_syntax_uid=instance.transfer_syntax_uid,
+        size=size,
+        uids=tuple(sorted(found.uids())),
+        composite=composite,
+    )
+
+
+@cache
+def _watched() -> dict[int, str]:
+    """What the scan looks at, by tag: the role of a UI attribute that is mapped, or that it is a sequence."""
+    sequences = {tag: _SEQUENCE for tag, element in standard.dictionary().items() if element.vr == "SQ"}
+    roles = {tag: uid.role for tag, uid in standard.uid_attributes().items() if uid.role != "definition"}
+    return sequences | roles
+
+
+@cache
+def _quiet_in_items() -> frozenset[int]:
+    """Plain elements of which the scan wants nothing."""
+    return frozenset(standard.dictionary().keys() - _watched().keys())
+
+
+@cache
+def _quiet() -> frozenset[int]:
+    """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
+    return _quiet_in_items() - _IDENTIFIERS.keys() - {_PIXEL_DATA}
+
+
+class _Scan:
+    """The walk of one scan, and what it gathers.
+
+    Attributes:
+      identifiers: top-level values by tag, decoded, blanks and padding around them dropped.
+      mentioned: (role, encoded value) of UI elements, each once.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.identifiers: dict[int, str] = {}
+        self.mentioned: set[tuple[str, bytes]] = set()
+
+    def uids(self) -> set[tuple[str, str]]:
+        registered = standard.registered_uids()
+        return {
+            (role, uid)
+            for role, raw in self.mentioned
+            for value in raw.decode("latin-1").split("\\")
+            if (uid := value.strip(" \0")) and uid not in registered
+        }
+
+    def data_set(self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int) -> None:
+        """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
+        window, watched, top, behind_pixels = self.window, _watched(), depth == 0, False
+        quiet = _quiet() if top else _quiet_in_items()
+        for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
+            if top:
+                if tag in _IDENTIFIERS:
+                    self._identify(tag, start, value, stop)
+                if tag < _PIXEL_DATA:
+                    if behind_pixels:
+                        raise InvalidInstance("trailing-data", tag_text(tag), start)
+                elif tag == _PIXEL_DATA:
+                    behind_pixels, window.due = True, 0
+            role = watched.get(tag)
+            if role is None and vr != b"SQ" and stop >= 0:
+                continue
+            if role and stop >= 0:
+                if value < stop:
+                    self.mentioned.add((role, window.slice(value, stop)))
+                continue
+            inside = inner(encoding, vr)
+            if tag & 0x10000 or tag == _PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
+                if stop < 0:
+                    window.after = skip(window, value, end, inside, depth)
+                continue
+            if depth >= MAX_DEPTH:
+                raise InvalidInstance("nesting", tag_text(tag), start)
+            number = 0
+            for _, content, behind in items(window, value, stop, end, inside):
+                limit = behind if behind >= 0 else stop if stop >= 0 else end
+                try:
+                    self.data_set(content, limit, behind < 0, inside, depth + 1)
+                except InvalidInstance as bad:
+                    raise bad.inside(tag_text(tag), number) from None
+                number += 1
+
+    def _identify(self, tag: int, start: int, value: int, stop: int) -> None:
+        """Note a top-level identifier; a second one must say the same."""
+        if stop < 0 or stop - value > _LONGEST_IDENTIFIER:
+            raise InvalidInstance("length", tag_text(tag), start)
+        raw = self.window.slice(value, stop)
+        text = charset.decode(raw, self.identifiers.get(SPECIFIC_CHARACTER_SET, "")).strip(" \0")
+        if tag in _SINGLE and "\\" in text:
+            raise InvalidInstance("several-values", tag_text(tag), start)
+        if self.identifiers.setdefault(tag, text) != text:
+            raise InvalidInstance("identifier-twice", tag_text(tag), start)

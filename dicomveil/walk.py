@@ -1,0 +1,197 @@
+"""THE recursive walk: decide on each element, act, and leave the rest alone.
+
+The walk writes nothing. It lists edits (from, to, replacement), and the output is the source with the edits applied:
+what isn't changed can't be changed, no bulk value is held, and an error leaves nothing half-written. Which decisions
+there are, and what becomes of the edits, is not known here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from dicomveil.decision import Decision, Element, Node
+from dicomveil.errors import InvalidInstance
+from dicomveil.stream import MAX_DEPTH, NEVER, Encoding, Path, Window, inner, items, skip, tag_text
+
+PIXEL_DATA: Final = 0x7FE00010
+_REMEMBERED: Final = 100_000
+PRIVATE: Final = Decision(0, "", "UN", "X", "E.1-1 (gggg,eeee)", literal=(b"", b"", b""))
+
+
+class Mask(NamedTuple):
+    """A pattern that repeats over bytes of the source: where it has a 0 the bit is cleared."""
+
+    pattern: bytes
+
+
+class Edit(NamedTuple):
+    """Bytes that take the place of the source's, and the element that was changed by it.
+
+    Attributes:
+      start, stop: what is replaced, in the source; both the same for an insertion.
+      decision: None where no element is changed, but a length around one that is.
+    """
+
+    start: int
+    stop: int
+    new: bytes | Mask
+    parent: Path | None = None
+    tag: int = 0
+    vr: bytes = b""
+    decision: Decision | None = None
+
+
+class Mapping:
+    """New values, remembered by the encoded value they take the place of.
+
+    Args:
+      new: gives the value that takes the place of one original, or the original itself where it stays.
+    """
+
+    def __init__(self, new: Callable[[str], str]) -> None:
+        self.new = new
+        self._known: dict[bytes, bytes | None] = {}
+
+    def encoded(self, raw: bytes) -> bytes | None:
+        """The new value of an element, value by value, not yet padded; None where it stays as it is."""
+        try:
+            return self._known[raw]
+        except KeyError:
+            if len(self._known) > _REMEMBERED:
+                self._known.clear()
+            olds = [value.strip(" \0") for value in raw.decode("latin-1").split("\\")]
+            news = [self.new(old) if old else old for old in olds]
+            self._known[raw] = new = "\\".join(news).encode("latin-1") if news != olds else None
+            return new
+
+
+class Walk:
+    """One pass over one data set.
+
+    Attributes:
+      window: the view of the source.
+      uids: the new UIDs.
+      patient: the pseudonym of the study's patient; "" for objects that are no patient's.
+      patient_ids: the pseudonyms of Patient IDs in Items.
+      edits: what to change, not in order; plain tuples of `Edit`'s fields, which are quicker to make.
+      mapped: the encoded values of UI elements met.
+      notes: elements that an action wants looked at when the walk is done, by tag; with the value of short ones.
+      scheme: the Item that last held a Coding Scheme Designator, and the designator.
+    """
+
+    __slots__ = ("_marks", "edits", "mapped", "notes", "patient", "patient_ids", "scheme", "uids", "window")
+
+    def __init__(
+        self, window: Window, uids: Mapping, patient: str, patient_ids: Mapping, marks: Sequence[Decision]
+    ) -> None:
+        self.window, self.uids, self.patient, self.patient_ids = window, uids, patient, patient_ids
+        self.edits: list[Edit] = []
+        self.mapped: list[bytes] = []
+        self.notes: dict[int, list[tuple[Element, bytes]]] = {}
+        self.scheme: tuple[Path | None, bytes] = None, b""
+        self._marks = list(marks)
+
+    def run(self, begin: int, encoding: Encoding, node: Node) -> int:
+        """Walk a whole data set, add the marks it lacks, and return where its last element ends.
+
+        Raises:
+          InvalidInstance: whatever is wrong with the encoding, with the path of where.
+        """
+        self.window.due = self._due()
+        end = self._data_set(begin, self.window.size, False, encoding, node, None, 0)
+        self._mark(NEVER, end, encoding)
+        return end
+
+    def _data_set(
+        self, position: int, end: int, delimited: bool, encoding: Encoding, node: Node, parent: Path | None, depth: int
+    ) -> int:
+        window, index, edits = self.window, encoding.index, self.edits
+        add = edits.append
+        due = window.due = NEVER if depth else window.due
+        for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, node.kept):
+            if tag >= due:
+                due = window.due = self._mark(tag, start, encoding)
+            if tag & 0x10000:
+                if stop >= 0:
+                    add((start, stop, b"", parent, tag, vr, PRIVATE))  # type: ignore[arg-type]
+                    continue
+                decision: Decision | None = PRIVATE
+            else:
+                decision = node[tag]
+                if decision is None:
+                    if stop >= 0 and vr != b"SQ":
+                        continue
+                    if tag == PIXEL_DATA and vr in (b"OB", b"OW"):
+                        window.after = skip(window, value, end, encoding)
+                        continue
+                    if vr not in (b"SQ", b"UN"):
+                        raise InvalidInstance("undefined-length", tag_text(tag), start)
+            if decision is not None:
+                literal = decision.literal
+                if literal is not None:
+                    if stop < 0:
+                        window.after = stop = self._skip(tag, value, end, inner(encoding, vr))
+                    if stop != value or decision.action != "Z":
+                        add((start, stop, literal[index], parent, tag, vr, decision))  # type: ignore[arg-type]
+                    continue
+                if decision.act is not None:
+                    undefined = stop < 0
+                    if undefined:
+                        window.after = stop = self._skip(tag, value, end, inner(encoding, vr))
+                    new = decision.act(self, decision, encoding, Element(vr, start, value, stop, parent, undefined))
+                    if new is not None:
+                        add((start, stop, new, parent, tag, vr, decision))  # type: ignore[arg-type]
+                    continue
+                if vr not in (b"SQ", b"UN", b"") and (stop != value or decision.items):
+                    raise InvalidInstance("sequence-vr", tag_text(tag), start)
+
+            # A sequence that stays: its Items are walked, and lengths around what changed are written again.
+            if depth >= MAX_DEPTH:
+                raise InvalidInstance("nesting", tag_text(tag), start)
+            inside, child, number, before = inner(encoding, vr), node.child(tag), 0, len(edits)
+            for item, content, behind in items(window, value, stop, end, inside):
+                limit = behind if behind >= 0 else stop if stop >= 0 else end
+                first = len(edits)
+                try:
+                    self._data_set(content, limit, behind < 0, inside, child, Path(parent, tag, number), depth + 1)
+                except InvalidInstance as bad:
+                    raise bad.inside(tag_text(tag), number) from None
+                if behind >= 0 and len(edits) > first:
+                    self._relength(item + 4, inside, behind - content, first)
+                number += 1
+            if decision is not None and decision.items is not None:
+                at = stop if stop >= 0 else window.after - 8
+                add((at, at, decision.items[inside.index], parent, tag, vr, decision))  # type: ignore[arg-type]
+            if stop >= 0 and len(edits) > before:
+                self._relength(value - 4, encoding, stop - value, before)
+            window.due = due
+        return window.after
+
+    def _relength(self, position: int, encoding: Encoding, length: int, first: int) -> None:
+        """Write a length again that stands around the edits from the `first` on."""
+        new = length + sum(len(edit[2]) + edit[0] - edit[1] for edit in self.edits[first:])
+        if new != length:
+            self.edits.append((position, position + 4, encoding.u32.pack(new), None, 0, b"", None))  # type: ignore[arg-type]
+
+    def _skip(self, tag: int, value: int, end: int, encoding: Encoding) -> int:
+        try:
+            return skip(self.window, value, end, encoding)
+        except InvalidInstance as bad:
+            raise bad.inside(tag_text(tag), None) from None
+
+    def _due(self) -> int:
+        """The tag of the next mark that the data set must hold."""
+        return self._marks[-1].tag if self._marks else NEVER
+
+    def _mark(self, tag: int, position: int, encoding: Encoding) -> int:
+        """Insert the marks that should have come before `tag`, and say which is due next.
+
+        One that stands at `tag` itself is there already: its own decision acts on it.
+        """
+        while self._marks and self._marks[-1].tag < tag:
+            mark = self._marks.pop()
+            new = mark.supply(self, mark, encoding) if mark.supply else b""
+            if new:
+                self.edits.append(Edit(position, position, new, None, mark.tag, b"", mark))
+        if self._marks and self._marks[-1].tag == tag:
+            self._marks.pop()
+        return self._due()
