@@ -1,0 +1,108 @@
+"""The values that cross PCollections: plain, deterministic to encode, and cheap.
+
+Those that hold a URI or a scan stay in the restricted zone: they are shuffled and written there, and nowhere else.
+"""
+
+from dataclasses import dataclass, field
+from typing import List
+
+import apache_beam as beam
+
+
+@dataclass(frozen=True)
+class SourceObject:
+    """One stored object, listed.
+
+    Attributes:
+      token: stands for URI and version under the key.
+      version: what `stores` must find again when it opens the object.
+      reason: why it can't be opened at all, a code of `errors.REASONS`; "" where it can.
+    """
+
+    token: str
+    uri: str
+    size: int
+    version: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the plan says of one object.
+
+    Attributes:
+      study_token: of its study; "" where nothing is known of it.
+      sop_token: of its SOP Instance UID, likewise.
+      scan: an encoded `InstanceScan`; empty where it isn't to be rewritten.
+      sop_instance_uid: the new one, where the plan settled it; else "".
+      reason: why it isn't to be rewritten, a code of `errors.REASONS`; "" where it is.
+      path: the tag path of that, "" for none.
+    """
+
+    token: str
+    uri: str
+    size: int
+    version: str
+    study_token: str = ""
+    sop_token: str = ""
+    scan: bytes = b""
+    sop_instance_uid: str = ""
+    reason: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One changed element, as `dicomveil.rewrite.Change`."""
+
+    path: str
+    keyword: str
+    vr: str
+    action: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class LateUID:
+    """A UID that only the rewrite met."""
+
+    role: str
+    original: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one listed object: exactly one of these each.
+
+    Attributes:
+      outcome: deidentified, filtered or quarantined.
+      stage: where that was settled: list, scan, plan or rewrite.
+      name: the output's, below the output root; "" where there is none. All new values.
+      size: bytes of the output; source_size: of the input.
+    """
+
+    token: str
+    uri: str
+    version: str
+    source_size: int
+    outcome: str
+    reason: str
+    stage: str
+    path: str = ""
+    name: str = ""
+    patient_id: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    transfer_syntax_uid: str = ""
+    original_sop_instance_uid: str = ""
+    size: int = 0
+    sha256: str = ""
+    changes: List[Changed] = field(default_factory=list)
+    late_uids: List[LateUID] = field(default_factory=list)
+
+
+for _record in (SourceObject, Planned, Changed, LateUID, Outcome):
+    beam.coders.registry.register_coder(_record, beam.coders.RowCoder)
