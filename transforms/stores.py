@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dicomveil.errors import DicomveilError, InvalidInstance
 from dicomveil.stream import BytesSource, Source
@@ -48,7 +49,7 @@ def local_path(uri: str) -> Path:
       StoreError: another scheme than file://.
     """
     if uri.startswith(_FILE_SCHEME):
-        uri = uri[len(_FILE_SCHEME) :]
+        return Path(os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :])))
     if "://" in uri:
         raise StoreError(f"{uri}: only folders of this machine can be read and written so far (path or file://path)")
     return Path(uri)
@@ -70,7 +71,7 @@ def list_objects(root: str) -> Iterator[Listed]:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            yield Listed(str(folder), 0, "", "unreadable")
+            yield Listed(_uri(str(folder)), 0, "", "unreadable")
             continue
         for entry in found:
             if not entry.is_dir(follow_symlinks=False) and not (entry.is_symlink() and os.path.isdir(entry.path)):
@@ -79,14 +80,24 @@ def list_objects(root: str) -> Iterator[Listed]:
 
 
 def _listed(path: Path) -> Listed:
-    uri = os.path.realpath(path)
+    real = os.path.realpath(path)
+    uri = _uri(real)
     try:
-        status = os.stat(uri)
+        status = os.stat(real)
     except OSError:
         return Listed(uri, 0, "", "unreadable")
     if not stat.S_ISREG(status.st_mode):
         return Listed(uri, 0, "", "not-a-file")
     return Listed(uri, status.st_size, _version(status), "")
+
+
+def _uri(path: str) -> str:
+    """A path as text: itself, or file:// and percent signs where its bytes are no UTF-8."""
+    raw = os.fsencode(path)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return _FILE_SCHEME + quote_from_bytes(raw)
 
 
 def _version(status: os.stat_result) -> str:
@@ -111,7 +122,7 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
       InvalidInstance: "unreadable", or "changed-during-run" where it is another version by now, also when it is left.
     """
     try:
-        descriptor = os.open(uri, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(local_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise InvalidInstance("unreadable") from None
     try:

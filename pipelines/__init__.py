@@ -1,0 +1,1 @@
+"""The doors: command line, options and the pipelines themselves, assembled from `transforms`."""

@@ -1,0 +1,98 @@
+"""De-identify an archive: plan, then execute in slices, then settle that every object has its one outcome."""
+
+import datetime
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from dicomveil.errors import DicomveilError
+from pipelines import execute, plan, runs
+from pipelines.progress import Report
+from pipelines.runners import local_pipeline
+from pipelines.runs import Run
+from pipelines.summary import Summary
+from transforms import stores
+
+SLICE: Final = 4000
+
+
+class RunFailed(DicomveilError):
+    """The run stopped; the message says why, and what to do."""
+
+
+@dataclass
+class Settled:
+    """What the slices' records add up to.
+
+    Attributes:
+      parts: of the tables, by zone.
+      outcomes: how many, by "outcome reason".
+    """
+
+    count: int = 0
+    tokens: int = 0
+    parts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"audit": [], "restricted": []})
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
+    """Carry a run from wherever it stands to its end; None where only the plan was asked for.
+
+    Raises:
+      RunFailed: it stopped, and can be started again to go on from where it was.
+    """
+    runs.sweep(run)
+    run.progress.mkdir(parents=True)
+    if not plan.planned(run):
+        with report.stage("Planning", str(run.progress)):
+            _run(lambda pipeline: plan.build(pipeline, run), workers, beam_options)
+    verdict = plan.verdict(run)
+    report.plan(verdict)
+    if plan_only:
+        return None
+    slices = plan.slices(verdict, SLICE)
+    with report.stage("De-identifying", str(run.progress), verdict.listed):
+        for number, buckets in enumerate(slices):
+            if not run.slice_record(number).exists():
+                run.temporary.mkdir(parents=True, exist_ok=True)
+                _run(lambda pipeline: execute.build(pipeline, run, number, buckets, workers), workers, beam_options)
+    settled = _settle(run, len(slices))
+    if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):
+        raise RunFailed(
+            f"{verdict.listed} objects were listed and {settled.count} settled: the run isn't committed. Please report it."
+        )
+    finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    summary = Summary(run, verdict, settled.outcomes, settled.parts, finished)
+    runs.commit(run, settled.parts, summary.content())
+    runs.sweep(run)
+    runs.finish(run)
+    return summary
+
+
+def _run(build: Any, workers: int, beam_options: list[str]) -> None:
+    try:
+        pipeline = local_pipeline(workers, beam_options)
+        build(pipeline)
+        pipeline.run().wait_until_finish()
+    except Exception as failure:
+        # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
+        if stores.STORE_FULL in str(failure):
+            raise RunFailed(f"There is {stores.STORE_FULL}. Make room, and run the same command again.") from None
+        raise RunFailed(
+            f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was."
+        ) from None
+
+
+def _settle(run: Run, slices: int) -> Settled:
+    settled = Settled()
+    for number in range(slices):
+        for zone, name, count in json.loads(run.slice_record(number).read_bytes()):
+            if zone == "tokens":
+                settled.count += count
+                settled.tokens = (settled.tokens + int(name, 16)) % (1 << 128)
+            elif zone == "settled":
+                settled.outcomes[name] += count
+            else:
+                settled.parts[zone].append({"path": name, "rows": count})
+    return settled

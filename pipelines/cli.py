@@ -1,0 +1,161 @@
+"""The command line: parse, check, hand over. Beam is imported only when a run needs it."""
+
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from rich.console import Console
+
+EXIT_USAGE, EXIT_FAILURE = 2, 1
+
+
+class _Command(click.Command):
+    """A command whose --input takes several values, and which leaves options it doesn't know to Beam."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        before, after = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
+        ctx.meta["after"] = after
+        return super().parse_args(ctx, _spread(before, "--input"))
+
+
+def _spread(args: list[str], option: str) -> list[str]:
+    """`--input a b` as `--input a --input b`."""
+    out: list[str] = []
+    taking = False
+    for word in args:
+        if word.startswith("-"):
+            taking = word == option or word.startswith(f"{option}=")
+            out.append(word)
+        elif taking and out[-1] != option:
+            out += [option, word]
+        else:
+            out.append(word)
+    return out
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dicomveil")
+def cli() -> None:
+    """De-identify DICOM archives: the PS3.15 Basic Profile, references intact, the same result for the same key.
+
+    Exit status: 0 all well, 3 finished with quarantined instances, 2 wrong usage or configuration, 1 failure.
+    """
+
+
+@cli.command(cls=_Command, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--input", "inputs", multiple=True, required=True, metavar="URI...", help="Files or folders to read.")
+@click.option("--output", required=True, metavar="URI", help="Where the de-identified instances go, and nothing else.")
+@click.option("--request", metavar="FILE", help="What to do, in YAML or JSON; the Basic Profile where absent.")
+@click.option("--key", metavar="REF", help="env:NAME or file:PATH. The same key gives the same result, for ever.")
+@click.option("--audit", metavar="URI", help="Where the shareable records go; <output>-audit where absent.")
+@click.option("--restricted", metavar="URI", help="What leads back to the originals; <output>-restricted where absent.")
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--plan-only", is_flag=True, help="Stop after the plan; the same command without it goes on from there.")
+@click.option("--overwrite", is_flag=True, help="Go on in an output made with another request, edition, recipe or key.")
+@click.pass_context
+def anonymize(
+    ctx: click.Context,
+    inputs: tuple[str, ...],
+    output: str,
+    request: str | None,
+    key: str | None,
+    audit: str | None,
+    restricted: str | None,
+    workers: int,
+    plan_only: bool,
+    overwrite: bool,
+) -> None:
+    """De-identify every instance below the inputs. Any option of Beam's may be added."""
+    from dicomveil.errors import DicomveilError
+    from pipelines import runs
+    from pipelines.anonymize import RunFailed
+    from pipelines.anonymize import anonymize as carry_out
+    from pipelines.options import beam_options
+    from pipelines.progress import Report
+    from transforms.stores import StoreFull
+
+    ours = [name for option in ctx.command.params for name in option.opts]
+    console = Console(stderr=True)
+    try:
+        beam = beam_options(ours, ctx.args, ctx.meta["after"])
+        asked = _request(request)
+        where = runs.places(inputs, output, audit, restricted)
+        with runs.locked(where.restricted):
+            run = runs.begin(where, asked, key, overwrite)
+            if run.resumed:
+                console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
+            summary = carry_out(run, workers, beam, Report(console), plan_only)
+    except (RunFailed, StoreFull) as failed:
+        _stop(str(failed), EXIT_FAILURE)
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_USAGE)
+    except OSError as failed:
+        _stop(f"{failed.strerror}: {_named(failed)}", EXIT_FAILURE)
+    except KeyboardInterrupt:
+        _stop("Interrupted. Run the same command again: it goes on from where it was.", EXIT_FAILURE)
+    if summary:
+        summary.print(Console())
+        sys.exit(summary.exit_status)
+
+
+@cli.command()
+@click.option("--output", metavar="FILE", help="Write it to a new file that only you may read, and not to the terminal.")
+def keygen(output: str | None) -> None:
+    """Make a key of 256 bits."""
+    from dicomveil.keys import generate_key
+
+    if not output:
+        click.echo(generate_key())
+        return
+    import os
+
+    try:
+        with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(generate_key() + "\n")
+    except OSError as failed:
+        _stop(f"{output}: {failed.strerror}", EXIT_USAGE)
+
+
+@cli.command()
+@click.option("--request", metavar="FILE", help="What to explain, in YAML or JSON; the Basic Profile where absent.")
+def explain(request: str | None) -> None:
+    """Tell what happens to each attribute, and which row says so."""
+    from dicomveil.errors import DicomveilError
+    from dicomveil.explain import explain as told
+
+    try:
+        click.echo(told(_request(request)))
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_USAGE)
+
+
+def _request(file: str | None):  # type: ignore[no-untyped-def]  # imported when it is needed
+    from dicomveil.errors import Problem, RequestError
+    from dicomveil.request import Request, parse_request
+
+    if file is None:
+        return Request()
+    try:
+        return parse_request(Path(file).read_text("utf-8"), file)
+    except OSError as failed:
+        raise RequestError((Problem(file, f"can't be read: {failed.strerror}", "check --request"),)) from None
+    except UnicodeDecodeError:
+        raise RequestError((Problem(file, "is no text in UTF-8", "check --request"),)) from None
+
+
+def _named(failed: OSError) -> str:
+    """The file a failure is about, only if it is one of the roots that the user named: others may name a patient."""
+    return "the output, audit or restricted folder can't be written" if failed.filename else "storage failed"
+
+
+def _stop(message: str, status: int) -> NoReturn:
+    for line in message.splitlines():
+        click.echo(f"dicomveil: {line}", err=True)
+    sys.exit(status)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli(prog_name="dicomveil")
+    raise SystemExit(0)

@@ -1,0 +1,27 @@
+"""The second straight line: read the plan, attach the maps, rewrite, and write what became of each object."""
+
+import apache_beam as beam
+
+from pipelines.runs import Run
+from transforms.audit import WriteCrosswalks, WriteOutcomes
+from transforms.maps import AttachMaps
+from transforms.outcomes import WriteSliceRecord
+from transforms.plan import ReadMaps, ReadPlanned
+from transforms.rewrite import RewriteInstances
+
+
+def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], shards: int) -> None:
+    """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
+    where, folder = run.places, str(run.folder)
+    slice_ = pipeline | "Slice" >> beam.Create(buckets)
+    maps = slice_ | "Maps" >> ReadMaps(folder)
+    pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
+    outcomes = pairs | "Rewrite" >> RewriteInstances(
+        run.request, run.key, where.output, str(run.temporary), str(run.progress)
+    )
+    fingerprint = run.request.fingerprint
+    written = outcomes | "Outcomes" >> WriteOutcomes(
+        where.audit, where.restricted, run.id, f"{number:05}", shards, fingerprint
+    )
+    crosswalks = slice_ | "Crosswalks" >> WriteCrosswalks(folder, where.audit, where.restricted, run.id, run.key)
+    (written, crosswalks) | "All parts" >> beam.Flatten() | "Record" >> WriteSliceRecord(str(run.slice_record(number)))

@@ -1,0 +1,53 @@
+"""Options that are not ours: checked against what Beam declares, since Beam itself only warns."""
+
+import argparse
+import difflib
+from collections.abc import Iterable
+
+import click
+
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "direct", "local")
+
+
+def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -> list[str]:
+    """What is handed to Beam: options that it declares, and after `--` whatever the user vouches for.
+
+    Raises:
+      click.UsageError: an option that nobody knows, or a runner that can't be used; all at once.
+    """
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)  # type: ignore[attr-defined]
+    known, unknown = parser.parse_known_args(extra)
+    declared = [name for action in parser._actions for name in action.option_strings]
+    problems = [_unknown(name, [*ours, *declared]) for name in unknown]
+    runner = getattr(known, "runner", None)
+    if runner and runner not in LOCAL_RUNNERS:
+        problems.append("--runner: only the local runner so far (DirectRunner)")
+    if problems:
+        raise click.UsageError("\n".join(problems))
+    return [option for option in _without_runner(extra)] + undeclared
+
+
+def _unknown(word: str, known: list[str]) -> str:
+    name = word.split("=")[0]
+    if not name.startswith("-"):
+        return f"{name}: what is this? Values stand after an option"
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    hint = f"did you mean {close[0]}?" if close else "options of a runner that Beam doesn't declare go after --"
+    return f"{name}: no such option; {hint}"
+
+
+def _without_runner(extra: list[str]) -> list[str]:
+    """The local runner is chosen by us, so its name isn't handed on."""
+    kept, skip = [], False
+    for word in extra:
+        if skip:
+            skip = False
+        elif word == "--runner":
+            skip = True
+        elif not word.startswith("--runner="):
+            kept.append(word)
+    return kept

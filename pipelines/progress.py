@@ -1,0 +1,62 @@
+"""How far a run is: a bar on a terminal, a line now and then elsewhere."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from pipelines.plan import Verdict
+from transforms.progress import counted
+
+_POLL: Final = 0.3
+_LINE_EVERY: Final = 30.0
+
+
+class Report:
+    """Tells a person what is going on, on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def plan(self, verdict: Verdict) -> None:
+        """Say what the plan comes to."""
+        aside = sum(verdict.reasons.values())
+        self.console.print(
+            f"Plan: {verdict.listed:,} objects, {verdict.bytes:,} bytes, {verdict.studies:,} studies, {aside:,} set aside; "
+            f"study maps {verdict.map_bytes:,} bytes",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    @contextmanager
+    def stage(self, name: str, folder: str, total: int | None = None) -> Iterator[None]:
+        """Show the workers' counts in `folder` while a stage runs."""
+        before, stop = counted(folder), threading.Event()
+        show = self._bar if self.console.is_terminal else self._lines
+        thread = threading.Thread(target=show, args=(name, folder, before, total, stop), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _bar(self, name: str, folder: str, before: int, total: int | None, stop: threading.Event) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task: TaskID = progress.add_task(name, total=total)
+            while not stop.wait(_POLL):
+                progress.update(task, completed=counted(folder) - before)
+
+    def _lines(self, name: str, folder: str, before: int, total: int | None, stop: threading.Event) -> None:
+        last = time.monotonic()
+        of = f" of {total:,}" if total else ""
+        self.console.print(f"{name}{of} ...", highlight=False)
+        while not stop.wait(_POLL):
+            if time.monotonic() - last > _LINE_EVERY:
+                last = time.monotonic()
+                self.console.print(f"{name}: {counted(folder) - before:,}{of}", highlight=False)

@@ -1,0 +1,233 @@
+"""A run on disk: its folder, its lock, what it began with, and the manifest that makes it count.
+
+A run exists for readers once `runs/<id>.json` does, which is created atomically and last.
+"""
+
+import datetime
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dicomveil.compile import RECIPE, compile_request
+from dicomveil.errors import DicomveilError
+from dicomveil.request import Request
+from transforms import secrets as key_references
+from transforms import stores
+from transforms.secrets import KeyReference
+from transforms.tables import SCHEMA_VERSION
+
+STATE_VERSION = 1
+
+
+class RunRefused(DicomveilError):
+    """What the user asked for can't be done as asked; says what to do instead."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run reads and writes, as absolute paths."""
+
+    inputs: tuple[str, ...]
+    output: str
+    audit: str
+    restricted: str
+
+
+@dataclass
+class Run:
+    """One run, new or resumed.
+
+    Attributes:
+      folder: its own, in the restricted zone.
+      fingerprints: of request, decision table and key; an output holds one set of them.
+      resumed: whether it was begun by an earlier command that died.
+    """
+
+    id: str
+    places: Places
+    request: Request
+    key: KeyReference
+    ephemeral: bool
+    started: str
+    resumed: bool = False
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.places.restricted) / f"run={self.id}"
+
+    @property
+    def progress(self) -> Path:
+        return self.folder / "progress"
+
+    @property
+    def temporary(self) -> Path:
+        """Where outputs are written before they are renamed into place: on their own file system."""
+        return Path(self.places.output) / f".run={self.id}"
+
+    def slice_record(self, number: int) -> Path:
+        return self.folder / "slices" / f"{number:05}.json"
+
+
+def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: str | None) -> Places:
+    """Resolve the roots, and refuse any that lies inside another.
+
+    Raises:
+      RunRefused: all that is wrong with them, at once.
+    """
+    roots = {f"--input {uri}": uri for uri in inputs}
+    base = output.rstrip("/")
+    roots |= {"--output": output, "--audit": audit or f"{base}-audit", "--restricted": restricted or f"{base}-restricted"}
+    problems, real = [], {}
+    for name, uri in roots.items():
+        try:
+            real[name] = os.path.realpath(stores.local_path(uri))
+        except stores.StoreError as refused:
+            problems.append(f"{name.split(' ')[0]}: {refused}")
+    for name in [name for name in real if name.startswith("--input")]:
+        if not os.path.lexists(real[name]):
+            problems.append(f"{name}: there is no such file or folder")
+        elif not os.access(real[name], os.R_OK):
+            problems.append(f"{name}: can't be read; check its permissions")
+    problems += _contained(real)
+    if problems:
+        raise RunRefused("\n".join(problems))
+    inputs = tuple(dict.fromkeys(path for name, path in real.items() if name.startswith("--input")))
+    return Places(inputs, real["--output"], real["--audit"], real["--restricted"])
+
+
+def _contained(real: dict[str, str]) -> Iterator[str]:
+    """Roots that lie inside others; inputs may overlap each other, since each object counts once."""
+    for name, path in real.items():
+        for other, outer in real.items():
+            if name == other or name.startswith("--input") and other.startswith("--input"):
+                continue
+            if path == outer and name < other or path != outer and os.path.commonpath((path, outer)) == outer:
+                yield f"{name} lies inside {other}: choose folders apart from each other"
+
+
+@contextmanager
+def locked(restricted: str) -> Iterator[None]:
+    """Hold the restricted zone for this command alone.
+
+    Raises:
+      RunRefused: another command holds it.
+    """
+    stores.restricted_folder(Path(restricted))
+    with open(os.open(Path(restricted) / "lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunRefused("Another run is at work in --restricted: wait for it, or choose another.") from None
+        yield
+
+
+def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> Run:
+    """Find the run that died here with the same question, or begin a new one.
+
+    Raises:
+      RunRefused: the output was made with another request, edition, recipe or key.
+      KeyRefused: the key can't be used.
+    """
+    table = compile_request(request)
+    unfinished = _unfinished(where, request, key)
+    if unfinished:
+        run = unfinished
+    else:
+        now = datetime.datetime.now(datetime.timezone.utc)
+        run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        folder = Path(where.restricted) / f"run={run_id}"
+        reference = key or key_references.ephemeral(str(folder))
+        run = Run(run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds"))
+    run.fingerprints = {"request": request.fingerprint, "table": table.fingerprint, "key": run.key.fingerprint}
+    if not overwrite:
+        try:
+            _refuse_mixture(run)
+        except RunRefused:
+            if run.ephemeral and not run.resumed:
+                shutil.rmtree(run.folder)
+            raise
+    if not unfinished:
+        _remember(run)
+    return run
+
+
+def _remember(run: Run) -> None:
+    state = {"version": STATE_VERSION, "started": run.started, "places": asdict(run.places)}
+    state |= {"request": run.request.members(), "fingerprints": run.fingerprints, "ephemeral": run.ephemeral}
+    stores.create_restricted(run.folder / "inputs.json", json.dumps(run.places.inputs).encode())
+    stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
+
+
+def _unfinished(where: Places, request: Request, key: str | None) -> Run | None:
+    """The newest run that was begun with the same question and has no manifest."""
+    reference = key_references.refer(key) if key else None
+    for state_file in sorted(Path(where.restricted).glob("run=*/state.json"), reverse=True):
+        run_id = state_file.parent.name.removeprefix("run=")
+        if (Path(where.restricted) / "runs" / f"{run_id}.json").exists():
+            continue
+        state = json.loads(state_file.read_bytes())
+        same = state["places"] == json.loads(json.dumps(asdict(where))) and state["request"] == request.members()
+        if not same or state["version"] != STATE_VERSION or state["ephemeral"] != (key is None):
+            continue
+        try:
+            found = reference or key_references.refer(f"file:{state_file.parent / 'key'}")
+        except DicomveilError:
+            continue
+        if found.fingerprint == state["fingerprints"]["key"]:
+            return Run(run_id, where, request, found, key is None, state["started"], resumed=True)
+    return None
+
+
+def _refuse_mixture(run: Run) -> None:
+    told = {"request": "request", "table": "edition, tables or recipe", "key": "key"}
+    for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json")):
+        earlier = json.loads(manifest.read_bytes())["fingerprints"]
+        other = [told[name] for name in told if earlier[name] != run.fingerprints[name]]
+        if other:
+            raise RunRefused(
+                f"The output was made with another {' and '.join(other)}: choose another --output, "
+                "or go on in this one with --overwrite."
+            )
+
+
+def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> None:
+    """Write the summary, then the manifests: from here on the run counts."""
+    finished = {"run": run.id, "started": run.started, "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
+    finished |= {"fingerprints": run.fingerprints}
+    audit = Path(run.places.audit)
+    _publish(audit / "summary.json", summary, run)
+    restricted = finished | {"parts": parts.get("restricted", [])}
+    _publish(audit / "runs" / f"{run.id}.json", finished | {"parts": parts.get("audit", [])}, run)
+    stores.create_restricted(Path(run.places.restricted) / "runs" / f"{run.id}.json", _json(restricted))
+
+
+def _publish(target: Path, content: dict[str, Any], run: Run) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    stores.create(target, target.with_name(f".{target.name}.{run.id}.part"), [_json(content)])
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def sweep(run: Run) -> None:
+    """Remove what was being written, by this command or by one that died."""
+    shutil.rmtree(run.temporary, ignore_errors=True)
+    shutil.rmtree(run.progress, ignore_errors=True)
+    for left in Path(run.places.restricted).rglob(".*.part"):
+        left.unlink(missing_ok=True)
+
+
+def finish(run: Run) -> None:
+    """Remove what only an unfinished run needs: the plan, and a key of its own."""
+    if run.ephemeral:
+        key_references.destroy_ephemeral(str(run.folder))
+    shutil.rmtree(run.folder, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""What a run came to: for a script in Orthanc's members and ours, and for a person."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from dicomveil.compile import RECIPE
+from dicomveil.errors import REASONS
+from pipelines.plan import Verdict
+from pipelines.runs import Run
+from transforms.tables import STUDIES, name_of, read_part
+
+MOST_RESOURCES: Final = 10_000
+NO_KEY = "No key was given: the results of this run can't be repeated, and later studies won't match it."
+
+
+class Summary:
+    """The outcomes of a finished run."""
+
+    def __init__(
+        self, run: Run, verdict: Verdict, outcomes: Counter[str], parts: dict[str, list[dict[str, Any]]], finished: str
+    ) -> None:
+        self._run, self._verdict, self._parts, self._finished = run, verdict, parts, finished
+        self.bytes_read, self.bytes_written = outcomes.pop("bytes read", 0), outcomes.pop("bytes written", 0)
+        self.outcomes = outcomes
+
+    def total(self, outcome: str) -> int:
+        """How many objects had an outcome, whatever the reason."""
+        return sum(count for name, count in self.outcomes.items() if name.split(" ")[0] == outcome)
+
+    @property
+    def exit_status(self) -> int:
+        """0 where all went well, 3 where something was quarantined."""
+        return 3 if self.total("quarantined") else 0
+
+    def content(self) -> dict[str, Any]:
+        """`summary.json`: Orthanc's members first."""
+        resources = list(self._resources())
+        return {
+            "Description": "dicomveil anonymize",
+            "InstancesCount": self.total("deidentified") + self.total("quarantined"),
+            "FailedInstancesCount": self.total("quarantined"),
+            "IsAnonymization": True,
+            "Resources": resources[:MOST_RESOURCES],
+            "ResourcesCount": len(resources),
+            "Run": self._run.id,
+            "Started": self._run.started,
+            "Finished": self._finished,
+            "Resumed": self._run.resumed,
+            "Listed": self._verdict.listed,
+            "Outcomes": dict(sorted(self.outcomes.items())),
+            "Studies": self._verdict.studies,
+            "BytesRead": self.bytes_read,
+            "BytesWritten": self.bytes_written,
+            "Request": self._run.request.members(),
+            "Recipe": RECIPE,
+            "Fingerprints": self._run.fingerprints,
+            "Warnings": [NO_KEY] if self._run.ephemeral else [],
+        }
+
+    def _resources(self) -> Any:
+        for part in self._parts["audit"]:
+            if part["path"].startswith(name_of(STUDIES) + "/"):
+                for study in read_part(Path(self._run.places.audit) / part["path"]):
+                    if study["study_instance_uid"] and not study["reason"]:
+                        yield {
+                            "Type": "Study",
+                            "StudyInstanceUID": study["study_instance_uid"],
+                            "PatientID": study["patient_id"],
+                            "Path": f"{study['patient_id']}/{study['study_instance_uid']}",
+                        }
+
+    def print(self, console: Console) -> None:
+        """Tell a person what happened, and where to look."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(justify="right")
+        table.add_column()
+        table.add_column(style="dim", overflow="fold")
+        for name, count in sorted(self.outcomes.items()):
+            outcome, _, reason = name.partition(" ")
+            told = REASONS[reason] if reason else None
+            table.add_row(f"{count:,}", f"{outcome}: {reason}" if reason else outcome, told.meaning if told else "")
+        console.print(f"\n{self._verdict.listed:,} objects in {self._verdict.studies:,} studies, run {self._run.id}")
+        console.print(table)
+        console.print(f"{self.bytes_read:,} bytes read, {self.bytes_written:,} written")
+        where = self._run.places
+        for name, place, what in (
+            ("output", where.output, "the de-identified instances"),
+            ("audit", where.audit, "what was changed and why, to be shared: summary.json, instances/, studies/"),
+            ("restricted", where.restricted, "what leads back to the originals: crosswalk/, quarantine/"),
+        ):
+            console.print(f"{name:>10}  {place}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
+        if self._run.ephemeral:
+            console.print(f"[yellow]{NO_KEY}[/yellow]", soft_wrap=True)
+        if self.exit_status:
+            console.print("Some inputs were quarantined: quarantine/ names each with its reason; exit status 3.")

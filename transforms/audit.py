@@ -1,0 +1,190 @@
+"""From outcomes to the tables: what may be shared on one side, what leads back to the originals on the other."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import apache_beam as beam
+
+from dicomveil.scan import InstanceScan
+from dicomveil.study import StudyMap, patient_links, uid_links
+from transforms import plans, tables
+from transforms.records import Outcome
+from transforms.secrets import KeyReference
+from transforms.outcomes import Part, TokenSum
+
+class WriteOutcomes(beam.PTransform):
+    """Write instances, crosswalk and quarantine, a part a shard, and count what was settled.
+
+    Args:
+      part: prefix of the parts' names, different for each slice.
+      shards: how many parts a table at most.
+    """
+
+    def __init__(self, audit: str, restricted: str, run: str, part: str, shards: int, request: str) -> None:
+        super().__init__()
+        self._shards, self._writer = shards, _WriteOutcomesFn(audit, restricted, run, part, request)
+
+    def expand(self, outcomes: beam.PCollection[Outcome]) -> beam.PCollection[Part]:
+        return (
+            outcomes
+            | "Key by shard" >> beam.WithKeys(_shard, self._shards).with_output_types(tuple[int, Outcome])
+            | "Group by shard" >> beam.GroupByKey()
+            | "Write" >> beam.ParDo(self._writer).with_output_types(Part)
+        )
+
+
+def _shard(outcome: Outcome, shards: int) -> int:
+    return int(outcome.token[:8], 16) % shards
+
+
+class _WriteOutcomesFn(beam.DoFn):
+    def __init__(self, audit: str, restricted: str, run: str, part: str, request: str) -> None:
+        self._roots = {"audit": audit, "restricted": restricted}
+        self._run, self._part, self._request = run, part, request
+
+    def process(self, shard: tuple[int, Iterable[Outcome]]) -> Iterator[Part]:
+        number, outcomes = shard
+        settled = sorted(outcomes, key=lambda outcome: outcome.token)
+        part = f"{self._part}-{number:02}"
+        done = [outcome for outcome in settled if outcome.outcome == "deidentified"]
+        rest = [outcome for outcome in settled if outcome.outcome != "deidentified"]
+        for zone, schema, rows in (
+            ("audit", tables.INSTANCES, [_audited(outcome, self._request) for outcome in settled]),
+            ("restricted", tables.CROSSWALK_INSTANCES, [_crosswalk(outcome) for outcome in done]),
+            ("restricted", tables.QUARANTINE, [_quarantined(outcome) for outcome in rest]),
+            ("restricted", tables.CROSSWALK_UIDS, [row for outcome in done for row in _late(outcome)]),
+        ):
+            name, count = tables.write_part(self._roots[zone], self._run, schema, part, rows)
+            if count:
+                yield zone, name, count
+        yield from _counts(settled)
+
+
+def _audited(outcome: Outcome, request: str) -> dict[str, Any]:
+    actions = Counter(change.action for change in outcome.changes)
+    return {
+        "source_token": outcome.token,
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "stage": outcome.stage,
+        "patient_id": outcome.patient_id,
+        "study_instance_uid": outcome.study_instance_uid,
+        "series_instance_uid": outcome.series_instance_uid,
+        "sop_instance_uid": outcome.sop_instance_uid,
+        "sop_class_uid": outcome.sop_class_uid,
+        "transfer_syntax_uid": outcome.transfer_syntax_uid,
+        "name": outcome.name,
+        "bytes": outcome.size,
+        "sha256": outcome.sha256,
+        "request_fingerprint": request,
+        "removed": actions["X"],
+        "emptied": actions["Z"],
+        "replaced": actions["D"],
+        "mapped": actions["U"],
+        "late_uids": len(outcome.late_uids),
+        "changes": [asdict(change) for change in outcome.changes],
+    }
+
+
+def _crosswalk(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "source_token": outcome.token,
+        "source_uri": outcome.uri,
+        "source_version": outcome.version,
+        "original_sop_instance_uid": outcome.original_sop_instance_uid,
+        "sop_instance_uid": outcome.sop_instance_uid,
+        "name": outcome.name,
+    }
+
+
+def _quarantined(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "source_token": outcome.token,
+        "source_uri": outcome.uri,
+        "source_version": outcome.version,
+        "outcome": outcome.outcome,
+        "stage": outcome.stage,
+        "reason": outcome.reason,
+        "path": outcome.path,
+    }
+
+
+def _late(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    for late in outcome.late_uids:
+        yield {"role": late.role, "original": late.original, "new": late.new, "inside": False, "late": True}
+
+
+def _counts(settled: list[Outcome]) -> Iterator[Part]:
+    """What the command sums: outcomes by reason, bytes in and out, studies, and the sum of tokens."""
+    for (outcome, reason), count in sorted(Counter((it.outcome, it.reason) for it in settled).items()):
+        yield "settled", f"{outcome} {reason}".strip(), count
+    yield "settled", "bytes read", sum(it.source_size for it in settled if it.outcome == "deidentified")
+    yield "settled", "bytes written", sum(it.size for it in settled)
+    sums = TokenSum()
+    total = sums.create_accumulator()
+    for it in settled:
+        total = sums.add_input(total, it)
+    yield "tokens", sums.extract_output(total)[1], len(settled)
+
+
+class WriteCrosswalks(beam.PTransform):
+    """Write what a slice's buckets know of studies, patients and UIDs: from the plan, not from what was rewritten."""
+
+    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference) -> None:
+        super().__init__()
+        self._writer = _WriteCrosswalksFn(folder, audit, restricted, run, key)
+
+    def expand(self, buckets: beam.PCollection[int]) -> beam.PCollection[Part]:
+        return (
+            buckets
+            | "Spread buckets" >> beam.Reshuffle()
+            | "Write crosswalks" >> beam.ParDo(self._writer).with_output_types(Part)
+        )
+
+
+class _WriteCrosswalksFn(beam.DoFn):
+    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference) -> None:
+        self._folder, self._run, self._key = folder, run, key
+        self._roots = {"audit": audit, "restricted": restricted}
+
+    def setup(self) -> None:
+        self._keys = self._key.keys()
+
+    def process(self, bucket: int) -> Iterator[Part]:
+        scans: dict[str, list[InstanceScan]] = {}
+        for planned in plans.read_instances(self._folder, bucket):
+            if planned.scan:
+                scans.setdefault(planned.study_token, []).append(InstanceScan.decode(planned.scan))
+        uids: list[dict[str, Any]] = []
+        patients: list[dict[str, Any]] = []
+        studies: list[dict[str, Any]] = []
+        for token, encoded in plans.read_studies(self._folder, bucket):
+            study_map, study = StudyMap.decode(encoded), scans[token]
+            links = list(uid_links(study, self._keys))
+            uids.extend(link._asdict() | {"late": False} for link in links)
+            new = study_map.study_instance_uid
+            patients.extend(link._asdict() | {"study_instance_uid": new} for link in patient_links(study, study_map))
+            studies.append(_study(study_map, study, sum(link.inside for link in links), len(links)))
+        for zone, schema, rows in (
+            ("restricted", tables.CROSSWALK_UIDS, uids),
+            ("restricted", tables.CROSSWALK_PATIENTS, patients),
+            ("audit", tables.STUDIES, studies),
+        ):
+            name, count = tables.write_part(self._roots[zone], self._run, schema, f"bucket-{bucket:03}", rows)
+            if count:
+                yield zone, name, count
+
+
+def _study(study_map: StudyMap, study: list[InstanceScan], inside: int, mentioned: int) -> dict[str, Any]:
+    return {
+        "study_instance_uid": study_map.study_instance_uid,
+        "patient_id": study_map.patient,
+        "instances": len(study),
+        "series": len({scan.series_instance_uid for scan in study if scan.series_instance_uid}),
+        "frames_of_reference": len({scan.frame_of_reference_uid for scan in study if scan.frame_of_reference_uid}),
+        "uids_inside": inside,
+        "uids_outside": mentioned - inside,
+        "reason": study_map.conflict,
+    }

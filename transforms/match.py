@@ -1,0 +1,55 @@
+"""From the inputs to the objects in them, each once."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from transforms import stores
+from transforms.records import SourceObject
+from transforms.secrets import KeyReference
+
+
+class MatchSources(beam.PTransform):
+    """List every object below the inputs; one reached by several of them counts once.
+
+    Args:
+      inputs: file in the restricted zone that holds the roots as a JSON list; the graph carries only its place.
+    """
+
+    def __init__(self, inputs: str, key: KeyReference) -> None:
+        super().__init__()
+        self._inputs, self._key = inputs, key
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[SourceObject]:
+        return (
+            pipeline
+            | "Start" >> beam.Create([self._inputs])
+            | "List" >> beam.ParDo(_ListFn(self._key))
+            | "Key by token" >> beam.WithKeys(_token).with_output_types(tuple[str, SourceObject])
+            | "Group" >> beam.GroupByKey()
+            | "Take one" >> beam.MapTuple(_one).with_output_types(SourceObject)
+        )
+
+
+def _token(source: SourceObject) -> str:
+    return source.token
+
+
+def _one(token: str, sources: Iterable[SourceObject]) -> SourceObject:
+    return next(iter(sources))
+
+
+class _ListFn(beam.DoFn):
+    def __init__(self, key: KeyReference) -> None:
+        self._key = key
+
+    def setup(self) -> None:
+        self._keys = self._key.keys()
+
+    def process(self, inputs: str) -> Iterator[SourceObject]:
+        for root in json.loads(Path(inputs).read_bytes()):
+            for found in stores.list_objects(root):
+                token = self._keys.token("source", found.uri.encode(), found.version.encode())
+                yield SourceObject(token, found.uri, found.size, found.version, found.reason)

@@ -1,0 +1,55 @@
+"""Every object listed has exactly one outcome: what is counted, and the record a slice leaves of it."""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from transforms import stores
+from transforms.records import Planned
+
+Part = tuple[str, str, int]
+"""(zone, path below its root, rows) of a part of a table; or ("settled", outcome and reason, how many), or
+("tokens", sum of their tokens, how many outcomes)."""
+
+
+class TokenSum(beam.CombineFn):
+    """(count, sum of tokens modulo 2^128) of records that have a token."""
+
+    def create_accumulator(self) -> tuple[int, int]:
+        return 0, 0
+
+    def add_input(self, total: tuple[int, int], record: Planned) -> tuple[int, int]:
+        return total[0] + 1, (total[1] + int(record.token, 16)) % (1 << 128)
+
+    def merge_accumulators(self, totals: Iterable[tuple[int, int]]) -> tuple[int, int]:
+        counts, sums = zip(*totals)
+        return sum(counts), sum(sums) % (1 << 128)
+
+    def extract_output(self, total: tuple[int, int]) -> tuple[int, str]:
+        return total[0], f"{total[1]:032x}"
+
+
+class WriteSliceRecord(beam.PTransform):
+    """Note a slice's parts and outcomes, atomically and last: where the note is, the slice is done."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self._target = target
+
+    def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection:
+        return (
+            parts
+            | "To one" >> beam.combiners.ToList()
+            | "Note" >> beam.ParDo(_RecordFn(self._target))
+        )
+
+
+class _RecordFn(beam.DoFn):
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    def process(self, parts: list[Part]) -> Iterator[None]:
+        stores.create_restricted(Path(self._target), json.dumps(sorted(parts)).encode())
+        yield from ()

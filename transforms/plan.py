@@ -1,0 +1,115 @@
+"""The plan's way into its buckets and out of them."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from transforms import plans
+from transforms.outcomes import TokenSum
+from transforms.records import Planned
+
+
+class WritePlan(beam.PTransform):
+    """Keep instances and study maps in buckets, and the count and sum of tokens of all that was listed.
+
+    Args:
+      folder: of the run, in the restricted zone.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(
+        self, plan: tuple[beam.PCollection[Planned], beam.PCollection[tuple[str, bytes]]]
+    ) -> beam.PCollection[int]:
+        instances, maps = plan
+        written = (
+            instances
+            | "Key by bucket" >> beam.WithKeys(plans.bucket_of).with_output_types(tuple[int, Planned])
+            | "Group by bucket" >> beam.GroupByKey()
+            | "Write instances" >> beam.ParDo(_WriteInstancesFn(self._folder)).with_output_types(int)
+        )
+        studies = (
+            maps
+            | "Key maps by bucket" >> beam.WithKeys(_map_bucket).with_output_types(tuple[int, tuple[str, bytes]])
+            | "Group maps by bucket" >> beam.GroupByKey()
+            | "Write maps" >> beam.ParDo(_WriteMapsFn(self._folder)).with_output_types(int)
+        )
+        return (written, studies) | "Buckets" >> beam.Flatten()
+
+
+def _map_bucket(study: tuple[str, bytes]) -> int:
+    return plans.study_bucket(study[0])
+
+
+class _WriteInstancesFn(beam.DoFn):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def process(self, bucket: tuple[int, Iterable[Planned]]) -> Iterator[int]:
+        plans.write_instances(self._folder, bucket[0], list(bucket[1]))
+        yield bucket[0]
+
+
+class _WriteMapsFn(beam.DoFn):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def process(self, bucket: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[int]:
+        plans.write_studies(self._folder, bucket[0], list(bucket[1]))
+        yield bucket[0]
+
+
+class SumListed(beam.PTransform):
+    """Note how many objects were listed, and the sum of their tokens, for the last step to compare with."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, sources: beam.PCollection) -> beam.PCollection:
+        return (
+            sources
+            | "Count and sum" >> beam.CombineGlobally(TokenSum())
+            | "Note" >> beam.ParDo(_NoteFn(self._folder))
+        )
+
+
+class _NoteFn(beam.DoFn):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def process(self, total: tuple[int, str]) -> None:
+        (Path(self._folder) / "listed").write_text(f"{total[0]} {total[1]}")
+
+
+class ReadPlanned(beam.PTransform):
+    """The instances of a slice's buckets."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, buckets: beam.PCollection[int]) -> beam.PCollection[Planned]:
+        return buckets | "Read" >> beam.FlatMap(_instances, self._folder).with_output_types(Planned)
+
+
+class ReadMaps(beam.PTransform):
+    """The encoded maps of a slice's studies, by study token."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, buckets: beam.PCollection[int]) -> beam.PCollection[tuple[str, bytes]]:
+        return buckets | "Read" >> beam.FlatMap(_maps, self._folder).with_output_types(tuple[str, bytes])
+
+
+def _instances(bucket: int, folder: str) -> list[Planned]:
+    return plans.read_instances(folder, bucket)
+
+
+def _maps(bucket: int, folder: str) -> list[tuple[str, bytes]]:
+    return list(plans.read_studies(folder, bucket))

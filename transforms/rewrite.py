@@ -1,0 +1,133 @@
+"""From (instance, study map) to a de-identified object and its outcome: reads again, streams, writes atomically."""
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import apache_beam as beam
+
+from dicomveil.compile import compile_request
+from dicomveil.errors import REASONS, Unsuitable
+from dicomveil.request import Request
+from dicomveil.rewrite import Rewriter, Rewritten
+from dicomveil.scan import InstanceScan
+from dicomveil.study import StudyMap
+from transforms import stores
+from transforms.progress import Progress
+from transforms.records import Changed, LateUID, Outcome, Planned
+from transforms.secrets import KeyReference
+
+_MAPS_HELD: Final = 64
+
+
+class RewriteInstances(beam.PTransform):
+    """De-identify each planned instance into the output; what the plan set aside passes through with its reason.
+
+    Args:
+      request: what to do.
+      output: root of the output.
+      temporary: folder on the same file system for what is being written.
+      progress: folder for the workers' counts.
+    """
+
+    def __init__(self, request: Request, key: KeyReference, output: str, temporary: str, progress: str) -> None:
+        super().__init__()
+        self._arguments = request, key, output, temporary, progress
+
+    def expand(self, pairs: beam.PCollection[tuple[Planned, bytes]]) -> beam.PCollection[Outcome]:
+        return pairs | "Rewrite" >> beam.ParDo(_RewriteFn(*self._arguments)).with_output_types(Outcome)
+
+
+class _RewriteFn(beam.DoFn):
+    def __init__(self, request: Request, key: KeyReference, output: str, temporary: str, progress: str) -> None:
+        self._request, self._key = request, key
+        self._output, self._temporary, self._progress = output, temporary, Progress(progress)
+        self._maps: OrderedDict[bytes, StudyMap] = OrderedDict()
+
+    def setup(self) -> None:
+        self._rewriter = Rewriter(compile_request(self._request), self._key.keys())
+
+    def process(self, pair: tuple[Planned, bytes]) -> Iterator[Outcome]:
+        planned, encoded = pair
+        yield set_aside(planned, planned.reason, planned.path, "plan") if planned.reason else self._outcome(planned, encoded)
+        self._progress.count()
+
+    def finish_bundle(self) -> None:
+        self._progress.flush()
+
+    def _outcome(self, planned: Planned, encoded: bytes) -> Outcome:
+        try:
+            return self._rewrite(planned, InstanceScan.decode(planned.scan), self._map(encoded))
+        except Unsuitable as unsuitable:
+            return set_aside(planned, unsuitable.reason, unsuitable.path, "rewrite")
+        except stores.StoreFull:
+            raise
+        except Exception as unforeseen:
+            return set_aside(planned, "internal", type(unforeseen).__name__, "rewrite")
+
+    def _map(self, encoded: bytes) -> StudyMap:
+        """The study's map, decoded once as long as its instances come together."""
+        study_map = self._maps.get(encoded)
+        if study_map is None:
+            study_map = self._maps[encoded] = StudyMap.decode(encoded)
+            if len(self._maps) > _MAPS_HELD:
+                self._maps.popitem(last=False)
+        return study_map
+
+    def _rewrite(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Outcome:
+        with stores.open_version(planned.uri, planned.version) as source:
+            rewritten = self._rewriter.rewrite(source, scan, study_map, planned.sop_instance_uid)
+            written = _Digest()
+            temporary = Path(self._temporary) / f"{planned.token}-{os.getpid()}"
+            stores.create(Path(self._output) / rewritten.name, temporary, written.through(rewritten))
+        return Outcome(
+            token=planned.token,
+            uri=planned.uri,
+            version=planned.version,
+            source_size=planned.size,
+            outcome="deidentified",
+            reason="",
+            stage="rewrite",
+            name=rewritten.name,
+            patient_id=rewritten.patient_id,
+            study_instance_uid=rewritten.study_instance_uid,
+            series_instance_uid=rewritten.series_instance_uid,
+            sop_instance_uid=rewritten.sop_instance_uid,
+            sop_class_uid=rewritten.sop_class_uid,
+            transfer_syntax_uid=rewritten.transfer_syntax_uid,
+            original_sop_instance_uid=scan.sop_instance_uid,
+            size=written.size,
+            sha256=written.sha256.hexdigest(),
+            changes=[Changed(*change) for change in rewritten.changes],
+            late_uids=[LateUID(*late) for late in rewritten.late_uids],
+        )
+
+
+class _Digest:
+    """Size and SHA-256 of what is written, taken as it passes."""
+
+    def __init__(self) -> None:
+        self.size, self.sha256 = 0, hashlib.sha256()
+
+    def through(self, rewritten: Rewritten) -> Iterator[bytes]:
+        for chunk in rewritten.chunks():
+            self.size += len(chunk)
+            self.sha256.update(chunk)
+            yield chunk
+
+
+def set_aside(planned: Planned, reason: str, path: str, stage: str) -> Outcome:
+    """The outcome of an object that isn't de-identified, as its reason says."""
+    return Outcome(
+        token=planned.token,
+        uri=planned.uri,
+        version=planned.version,
+        source_size=planned.size,
+        outcome=REASONS[reason].outcome,
+        reason=reason,
+        stage=stage,
+        path=path,
+    )

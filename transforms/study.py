@@ -1,0 +1,50 @@
+"""From planned instances to the maps of their studies."""
+
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+
+from dicomveil.scan import InstanceScan
+from dicomveil.study import build_study_map
+from transforms.records import Planned
+from transforms.secrets import KeyReference
+
+
+class BuildStudyMaps(beam.PTransform):
+    """Group by study, and settle what its instances share: (study token, encoded StudyMap).
+
+    What a quarantined instance says still counts: its study knows of it.
+    """
+
+    def __init__(self, key: KeyReference) -> None:
+        super().__init__()
+        self._key = key
+
+    def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[tuple[str, bytes]]:
+        return (
+            planned
+            | "Scanned ones" >> beam.Filter(_has_study)
+            | "Key by study" >> beam.WithKeys(_study_token).with_output_types(tuple[str, Planned])
+            | "Group by study" >> beam.GroupByKey()
+            | "Build" >> beam.ParDo(_BuildFn(self._key)).with_output_types(tuple[str, bytes])
+        )
+
+
+def _has_study(planned: Planned) -> bool:
+    return bool(planned.scan)
+
+
+def _study_token(planned: Planned) -> str:
+    return planned.study_token
+
+
+class _BuildFn(beam.DoFn):
+    def __init__(self, key: KeyReference) -> None:
+        self._key = key
+
+    def setup(self) -> None:
+        self._keys = self._key.keys()
+
+    def process(self, study: tuple[str, Iterable[Planned]]) -> Iterator[tuple[str, bytes]]:
+        token, instances = study
+        yield token, build_study_map((InstanceScan.decode(it.scan) for it in instances), self._keys).encode()

@@ -1,0 +1,133 @@
+"""The Parquet tables that runs leave behind: schemas, versions, and how a part is written.
+
+Columns are only ever added, and nullable. What docs/audit.md says of them is held to these schemas by a test.
+"""
+
+import io
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms import stores
+
+SCHEMA_VERSION: Final = 1
+
+_TEXT = pa.string()
+_CHANGE = pa.struct([(name, _TEXT) for name in ("path", "keyword", "vr", "action", "rule")])
+
+
+def _schema(name: str, *columns: tuple[str, pa.DataType]) -> pa.Schema:
+    return pa.schema(list(columns), {"table": name, "schema_version": str(SCHEMA_VERSION)})
+
+
+INSTANCES: Final = _schema(
+    "instances",
+    ("source_token", _TEXT),
+    ("outcome", _TEXT),
+    ("reason", _TEXT),
+    ("stage", _TEXT),
+    ("patient_id", _TEXT),
+    ("study_instance_uid", _TEXT),
+    ("series_instance_uid", _TEXT),
+    ("sop_instance_uid", _TEXT),
+    ("sop_class_uid", _TEXT),
+    ("transfer_syntax_uid", _TEXT),
+    ("name", _TEXT),
+    ("bytes", pa.int64()),
+    ("sha256", _TEXT),
+    ("request_fingerprint", _TEXT),
+    ("removed", pa.int32()),
+    ("emptied", pa.int32()),
+    ("replaced", pa.int32()),
+    ("mapped", pa.int32()),
+    ("late_uids", pa.int32()),
+    ("changes", pa.list_(_CHANGE)),
+)
+STUDIES: Final = _schema(
+    "studies",
+    ("study_instance_uid", _TEXT),
+    ("patient_id", _TEXT),
+    ("instances", pa.int64()),
+    ("series", pa.int64()),
+    ("frames_of_reference", pa.int64()),
+    ("uids_inside", pa.int64()),
+    ("uids_outside", pa.int64()),
+    ("reason", _TEXT),
+)
+CROSSWALK_UIDS: Final = _schema(
+    "crosswalk/uids", ("role", _TEXT), ("original", _TEXT), ("new", _TEXT), ("inside", pa.bool_()), ("late", pa.bool_())
+)
+CROSSWALK_PATIENTS: Final = _schema(
+    "crosswalk/patients", ("original", _TEXT), ("issuer", _TEXT), ("new", _TEXT), ("study_instance_uid", _TEXT)
+)
+CROSSWALK_INSTANCES: Final = _schema(
+    "crosswalk/instances",
+    ("source_token", _TEXT),
+    ("source_uri", _TEXT),
+    ("source_version", _TEXT),
+    ("original_sop_instance_uid", _TEXT),
+    ("sop_instance_uid", _TEXT),
+    ("name", _TEXT),
+)
+QUARANTINE: Final = _schema(
+    "quarantine",
+    ("source_token", _TEXT),
+    ("source_uri", _TEXT),
+    ("source_version", _TEXT),
+    ("outcome", _TEXT),
+    ("stage", _TEXT),
+    ("reason", _TEXT),
+    ("path", _TEXT),
+)
+PLAN_INSTANCES: Final = _schema(
+    "plan/instances",
+    ("token", _TEXT),
+    ("uri", _TEXT),
+    ("size", pa.int64()),
+    ("version", _TEXT),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
+    ("scan", pa.binary()),
+    ("sop_instance_uid", _TEXT),
+    ("reason", _TEXT),
+    ("path", _TEXT),
+)
+PLAN_STUDIES: Final = _schema("plan/studies", ("study_token", _TEXT), ("map", pa.binary()))
+
+AUDIT: Final = (INSTANCES, STUDIES)
+"""What may be shared: no original value, and nothing computed from one without the key."""
+
+RESTRICTED: Final = (CROSSWALK_UIDS, CROSSWALK_PATIENTS, CROSSWALK_INSTANCES, QUARANTINE)
+"""What leads back to the originals."""
+
+
+def name_of(schema: pa.Schema) -> str:
+    """The table's name, which is its folder's."""
+    return str(schema.metadata[b"table"].decode())
+
+
+def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dict[str, Any]]) -> tuple[str, int]:
+    """Write one part of a table atomically, under a deterministic name, so that a retry writes it again.
+
+    Returns:
+      Its path below the root, and its number of rows; no rows, no file.
+    """
+    name = f"{name_of(schema)}/run={run}/part-{part}.parquet"
+    if rows:
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+        target = Path(root) / name
+        if schema in AUDIT:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stores.create(target, target.with_suffix(".part"), [buffer.getbuffer()])
+        else:
+            stores.create_restricted(target, buffer.getvalue())
+    return name, len(rows)
+
+
+def read_part(path: Path) -> list[dict[str, Any]]:
+    """The rows of one part."""
+    rows: list[dict[str, Any]] = pq.read_table(path, partitioning=None).to_pylist()
+    return rows
