@@ -27,7 +27,7 @@ _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
     "D": actions.dummy,
 }
 _UNKNOWN_SOP_CLASS: Final = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U*"}
-_REMOVED_GROUPS: Final = frozenset((0x0000, 0x0002, 0x0004))
+REMOVED_GROUPS: Final = frozenset((0x0000, 0x0002, 0x0004))
 
 # Looked at when the walk is done: what tells how Pixel Data is laid out, and an encapsulated document's type and length.
 NOTED: Final = (
@@ -92,7 +92,7 @@ class DecisionTable:
     def _decide(self, sop_class_uid: str, path: tuple[int, ...], tag: int) -> tuple[Decision | None, bool]:
         """The decision on an attribute, and whether it may be remembered."""
         element = standard.dictionary().get(tag)
-        if element is None or tag >> 16 in _REMOVED_GROUPS or not tag & 0xFFFF:
+        if element is None or tag >> 16 in REMOVED_GROUPS or not tag & 0xFFFF:
             return _outside(tag), False
         if not path and tag in self._marks:
             return self._marks[tag], True
@@ -169,7 +169,7 @@ def _outside(tag: int) -> Decision:
         return Decision(tag, "", "UN", "X", "E.1-1 (60xx,xxxx)", literal=None if act else NOTHING, act=act)
     if group & 0xFF01 == 0x5000:
         return Decision(tag, "", "UN", "X", "E.1-1 (50xx,xxxx)", literal=NOTHING)
-    rule = "group length" if not tag & 0xFFFF else "misplaced group" if group in _REMOVED_GROUPS else "not in PS3.6"
+    rule = "group length" if not tag & 0xFFFF else "misplaced group" if group in REMOVED_GROUPS else "not in PS3.6"
     return Decision(tag, "", "UN", "X", rule, literal=NOTHING)
 
 

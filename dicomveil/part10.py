@@ -176,7 +176,7 @@ def _explicit_header(vr: bytes, stop: int) -> bool:
 
 
 def _plausible(tag: int) -> bool:
-    return tag in standard.dictionary() or bool(tag & 0x10000) and 0x00080000 < tag < 0xFFFC0000 or not tag & 0xFFFF
+    return tag in standard.dictionary() or bool(tag & 0x10000) or not tag & 0xFFFF
 
 
 def _looks_like_data_set(window: Window, begin: int) -> bool:
@@ -200,7 +200,7 @@ def _fits(encoding: Encoding, source: Source, begin: int) -> bool:
         for tag, vr, start, value, stop in encoding.elements(window, begin, window.size, False):
             if not tag and window.zeros(start):
                 break
-            if tag <= last or stop < 0 and not vr and tag not in standard.dictionary():
+            if tag <= last:
                 return False
             if stop < 0:
                 window.after = skip(window, value, window.size, inner(encoding, vr))

@@ -95,7 +95,7 @@ class InflatedSource:
 
     Raises:
       InvalidInstance: "deflate" where the stream is broken or expands past `limit` bytes, "truncated" where it isn't
-        finished, "trailing-data" where more than one byte of padding follows it.
+        finished, "trailing-data" where anything but zeros or gzip's own trailer follows it.
 
     Source: PS3.5 A.5.
     """
@@ -103,17 +103,25 @@ class InflatedSource:
     def __init__(self, source: Source, offset: int, limit: int = INFLATE_LIMIT) -> None:
         self._source, self._offset = source, offset
         self._restart()
-        self.size = 0
+        self.size, checksum = 0, 0
         while piece := self._next():
             self.size += len(piece)
+            checksum = zlib.crc32(piece, checksum)
             if self.size > limit:
                 raise InvalidInstance("deflate", "", self._at)
         if not self._inflater.eof:
             raise InvalidInstance("truncated", "", self._at)
-        rest = self._inflater.unused_data + source.read(self._at, 2)
-        if rest.strip(b"\0") or len(rest) > 1 and source.read(self._at, source.size - self._at).strip(b"\0"):
-            raise InvalidInstance("trailing-data", "", self._at - len(self._inflater.unused_data))
+        self._check_rest(struct.pack("<II", checksum, self.size & UNDEFINED))
         self._restart()
+
+    def _check_rest(self, trailer: bytes) -> None:
+        """Behind the stream only zeros may stand; some writers leave gzip's trailer there (RFC 1952), which must fit."""
+        end = self._at - len(self._inflater.unused_data)
+        rest = self._source.read(end, LARGEST_CHUNK)
+        if rest[:8] == trailer:
+            rest = rest[8:]
+        if rest.strip(b"\0") or self._source.size - end > LARGEST_CHUNK:
+            raise InvalidInstance("trailing-data", "", end)
 
     def _restart(self) -> None:
         self._inflater, self._at = zlib.decompressobj(-zlib.MAX_WBITS), self._offset

@@ -3,13 +3,15 @@
 import datetime
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from dicomveil.errors import DicomveilError
 from pipelines import execute, plan, runs
 from pipelines.progress import Report
-from pipelines.runners import local_pipeline
+from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
 from pipelines.summary import Summary
 from transforms import stores
@@ -46,7 +48,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     run.progress.mkdir(parents=True)
     if not plan.planned(run):
         with report.stage("Planning", str(run.progress)):
-            _run(lambda pipeline: plan.build(pipeline, run), workers, beam_options)
+            _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
     report.plan(verdict)
     if plan_only:
@@ -56,7 +58,8 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists():
                 run.temporary.mkdir(parents=True, exist_ok=True)
-                _run(lambda pipeline: execute.build(pipeline, run, number, buckets, workers), workers, beam_options)
+                build = partial(execute.build, run=run, number=number, buckets=buckets, shards=workers)
+                _run(run, build, workers, beam_options)
     settled = _settle(run, len(slices))
     if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):
         raise RunFailed(
@@ -70,17 +73,19 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     return summary
 
 
-def _run(build: Any, workers: int, beam_options: list[str]) -> None:
+def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: list[str]) -> None:
     try:
-        pipeline = local_pipeline(workers, beam_options)
-        build(pipeline)
-        pipeline.run().wait_until_finish()
+        with workers_log(run.folder / "workers.log"):
+            pipeline = local_pipeline(workers, beam_options)
+            build(pipeline)
+            pipeline.run().wait_until_finish()
     except Exception as failure:
         # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
         if stores.STORE_FULL in str(failure):
             raise RunFailed(f"There is {stores.STORE_FULL}. Make room, and run the same command again.") from None
         raise RunFailed(
-            f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was."
+            f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was. "
+            f"What the workers said is in workers.log of run={run.id} under --restricted."
         ) from None
 
 

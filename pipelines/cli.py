@@ -67,6 +67,10 @@ def anonymize(
     overwrite: bool,
 ) -> None:
     """De-identify every instance below the inputs. Any option of Beam's may be added."""
+    import logging
+    import os
+
+    logging.getLogger().setLevel(logging.CRITICAL)  # Beam complains of optional packages while it is imported
     from dicomveil.errors import DicomveilError
     from pipelines import runs
     from pipelines.anonymize import RunFailed
@@ -76,7 +80,7 @@ def anonymize(
     from transforms.stores import StoreFull
 
     ours = [name for option in ctx.command.params for name in option.opts]
-    console = Console(stderr=True)
+    console = Console(file=os.fdopen(os.dup(2), "w"))
     try:
         beam = beam_options(ours, ctx.args, ctx.meta["after"])
         asked = _request(request)

@@ -1,10 +1,14 @@
 """The local runner, chosen explicitly: what DirectRunner means depends on whether a download works."""
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, WorkerOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
@@ -17,9 +21,27 @@ def local_pipeline(workers: int, beam_options: list[str]) -> beam.Pipeline:
     """
     logging.getLogger().setLevel(logging.CRITICAL)
     options = PipelineOptions(beam_options, pipeline_type_check=True)
+    options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
     direct = options.view_as(DirectOptions)
     direct.direct_num_workers = workers
     direct.direct_running_mode = "in_memory" if workers == 1 else "multi_processing"
     encoded: Any = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     provision = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return beam.Pipeline(runner=fn_runner.FnApiRunner(provision_info=provision), options=options)
+
+
+@contextmanager
+def workers_log(path: Path) -> Iterator[None]:
+    """Send what worker processes write to standard error to a file that only its owner may read.
+
+    A traceback can quote what it was working on, so it belongs in the restricted zone and on no terminal.
+    """
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    terminal = os.dup(2)
+    os.dup2(log, 2)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(log)

@@ -1,12 +1,12 @@
-"""The values that cross PCollections: plain, deterministic to encode, and cheap.
+"""The values that cross PCollections: frozen and plain.
+
+They are pickled on their way, never grouped by, and so need no coder of their own. (A RowCoder would give other worker
+processes rows of a class that Beam makes up, which `dataclasses.replace` refuses.)
 
 Those that hold a URI or a scan stay in the restricted zone: they are shuffled and written there, and nowhere else.
 """
 
 from dataclasses import dataclass, field
-from typing import List
-
-import apache_beam as beam
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,5 @@ class Outcome:
     original_sop_instance_uid: str = ""
     size: int = 0
     sha256: str = ""
-    changes: List[Changed] = field(default_factory=list)
-    late_uids: List[LateUID] = field(default_factory=list)
-
-
-for _record in (SourceObject, Planned, Changed, LateUID, Outcome):
-    beam.coders.registry.register_coder(_record, beam.coders.RowCoder)
+    changes: list[Changed] = field(default_factory=list)
+    late_uids: list[LateUID] = field(default_factory=list)

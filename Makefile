@@ -1,0 +1,38 @@
+# Each target sets up what it needs: a virtual environment in .venv, made anew when pyproject.toml changes.
+VENV := .venv
+STAMP := $(VENV)/.installed
+PYTHON := $(shell for python in python3.12 python3.11 python3.13 python3.10 python3; do \
+	command -v $$python >/dev/null && $$python -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+.PHONY: run test install lint format bench clean
+
+run: $(STAMP)
+	$(VENV)/bin/python -m pipelines.demo $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+
+install: $(STAMP)
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP)
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP)
+	$(VENV)/bin/python benchmarks/rewrite.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) .run
+
+$(STAMP): pyproject.toml setup.py
+	@test -n "$(PYTHON)" || { echo "dicomveil needs Python 3.10 to 3.13 with its venv module" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
