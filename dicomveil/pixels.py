@@ -98,7 +98,8 @@ def _mask(bits: frozenset[int], allocated: int, big: bool) -> Mask:
 def _drop_behind(walk: Walk, encoding: Encoding, element: Element, tag: int, layout: dict[int, int]) -> int:
     """Drop the bytes behind the last pixel, if it is known where that is; where the pixels stop."""
     allocated = {FLOAT_PIXEL_DATA: 32, DOUBLE_FLOAT_PIXEL_DATA: 64}.get(tag, layout.get(BITS_ALLOCATED))
-    if not allocated or not all(layout.get(need) for need in (ROWS, COLUMNS)):
+    known = allocated and layout.get(ROWS) and layout.get(COLUMNS) and (FRAMES in layout or FRAMES not in walk.notes)
+    if not allocated or not known:
         return element.stop
     pixels = layout[ROWS] * layout[COLUMNS] * layout.get(SAMPLES, 1) * layout.get(FRAMES, 1)
     length = (pixels * allocated + 7) // 8
