@@ -66,8 +66,9 @@ class DecisionTable:
         node = self._nodes.get(sop_class_uid)
         if node is None:
             known = sop_class_uid if self._resolved.known(sop_class_uid) else ""
-            node = self._nodes.get(known) or self._node(known, ())
-            self._nodes[sop_class_uid] = self._nodes[known] = node
+            if known not in self._nodes:
+                self._nodes[known] = self._node(known, ())
+            node = self._nodes[sop_class_uid] = self._nodes[known]
         return node
 
     def decision(self, tag: int) -> Decision:

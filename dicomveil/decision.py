@@ -99,6 +99,6 @@ class Node(dict[int, Decision | None]):
         """The decisions for the Items of a sequence in this data set or Item."""
         node = self._children.get(tag)
         if node is None:
-            node = self._descend(tag) or self
-            self._children[tag] = node
+            below = self._descend(tag)
+            node = self._children[tag] = self if below is None else below
         return node

@@ -163,7 +163,7 @@ def _starts(encoding: Encoding, window: Window, begin: int) -> bool:
     """Whether the first element is one that this encoding would write: a known tag, with a VR that has letters."""
     try:
         tag, vr, _, _, stop = next(encoding.elements(window, begin, window.size, False))
-    except InvalidInstance:
+    except (InvalidInstance, StopIteration):
         return False
     if encoding.implicit:
         return _plausible(tag) and not _explicit_header(window.slice(begin + 4, begin + 6), stop)

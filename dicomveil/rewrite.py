@@ -126,30 +126,35 @@ class Rewritten:
         return _PREAMBLE + element(0x00020000, "UL", EXPLICIT_LITTLE.u32.pack(len(meta))) + meta
 
     def _data_set(self) -> Iterator[bytes]:
-        source = self._instance.source
-        pieces = _applied(self._instance.begin, self._end, self._walk.edits)
-        if isinstance(source, BytesSource):
-            yield b"".join([_piece(source.data, *piece) for piece in pieces])
-            return
-        held: list[bytes] = []
-        size = 0
-        for start, stop, new in pieces:
-            if isinstance(new, bytes):
-                held.append(new)
-                size += len(new)
-                continue
-            while start < stop:
-                length = min(stop - start, LARGEST_CHUNK - size)
-                part = source.read(start, length)
-                if len(part) != length:
-                    raise InvalidInstance("truncated", "", start)
-                held.append(_masked(part, new))
-                start, size = start + length, size + length
-                if size >= LARGEST_CHUNK:
-                    yield b"".join(held)
-                    held, size = [], 0
-        if held:
-            yield b"".join(held)
+        return edited(self._instance.source, self._instance.begin, self._end, self._walk.edits)
+
+
+def edited(source: Source, begin: int, end: int, edits: list[Edit]) -> Iterator[bytes]:
+    """The bytes of a source from `begin` to `end` with the sorted edits applied, in pieces of at most about 1 MiB."""
+    pieces = _applied(begin, end, edits)
+    if isinstance(source, BytesSource):
+        yield b"".join([_piece(source.data, *piece) for piece in pieces])
+        return
+    held: list[bytes] = []
+    size = 0
+    for start, stop, new in pieces:
+        if isinstance(new, bytes):
+            held.append(new)
+            size += len(new)
+            continue
+        first = start
+        while start < stop:
+            length = min(stop - start, LARGEST_CHUNK - size) if size < LARGEST_CHUNK else 0
+            part = source.read(start, length)
+            if len(part) != length:
+                raise InvalidInstance("truncated", "", start)
+            held.append(_masked(part, new, start - first))
+            start, size = start + length, size + length
+            if size >= LARGEST_CHUNK:
+                yield b"".join(held)
+                held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 def _applied(begin: int, end: int, edits: list[Edit]) -> Iterator[tuple[int, int, bytes | Mask | None]]:
@@ -171,11 +176,12 @@ def _piece(data: bytes, start: int, stop: int, new: bytes | Mask | None) -> byte
     return new if isinstance(new, bytes) else _masked(data[start:stop], new)
 
 
-def _masked(part: bytes, mask: Mask | None) -> bytes:
-    """A span of the source, its masked bits cleared."""
+def _masked(part: bytes, mask: Mask | None, begin: int = 0) -> bytes:
+    """A part of a span, `begin` bytes into it, its masked bits cleared."""
     if mask is None:
         return part
-    pattern = (mask.pattern * (len(part) // len(mask.pattern) + 1))[: len(part)]
+    phase, width = begin % len(mask.pattern), len(mask.pattern)
+    pattern = (mask.pattern * (len(part) // width + 2))[phase : phase + len(part)]
     return (int.from_bytes(part, "big") & int.from_bytes(pattern, "big")).to_bytes(len(part), "big")
 
 

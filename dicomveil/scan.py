@@ -92,7 +92,10 @@ def scan_instance(source: Source) -> InstanceScan:
 def scan_opened(instance: Instance, size: int) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
     found = _Scan(Window(instance.source))
-    found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
+    try:
+        found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
+    except InvalidInstance as bad:
+        raise InvalidInstance("trailing-data", "", bad.offset) if found.behind_pixels and "." not in bad.path else bad from None
     values = found.identifiers
     if values.get(SOP_CLASS) == DICOMDIR_CLASS:
         raise Filtered("dicomdir")
@@ -135,12 +138,14 @@ class _Scan:
     Attributes:
       identifiers: top-level values by tag, decoded, blanks and padding around them dropped.
       mentioned: (role, encoded value) of UI elements, each once.
+      behind_pixels: whether the top-level Pixel Data was passed.
     """
 
     def __init__(self, window: Window) -> None:
         self.window = window
         self.identifiers: dict[int, str] = {}
         self.mentioned: set[tuple[str, bytes]] = set()
+        self.behind_pixels = False
 
     def uids(self) -> set[tuple[str, str]]:
         registered = standard.registered_uids()
@@ -153,17 +158,17 @@ class _Scan:
 
     def data_set(self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
-        window, watched, top, behind_pixels = self.window, _watched(), depth == 0, False
+        window, watched, top = self.window, _watched(), depth == 0
         quiet = _quiet() if top else _quiet_in_items()
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
                     self._identify(tag, start, value, stop)
                 if tag < _PIXEL_DATA:
-                    if behind_pixels:
+                    if self.behind_pixels:
                         raise InvalidInstance("trailing-data", tag_text(tag), start)
                 elif tag == _PIXEL_DATA:
-                    behind_pixels, window.due = True, 0
+                    self.behind_pixels, window.due = True, 0
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
