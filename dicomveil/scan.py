@@ -168,7 +168,10 @@ class _Scan:
                     if self.behind_pixels:
                         raise InvalidInstance("trailing-data", tag_text(tag), start)
                 elif tag == _PIXEL_DATA:
+                    if stop < 0:
+                        window.after = skip(window, value, end, encoding)
                     self.behind_pixels, window.due = True, 0
+                    continue
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
