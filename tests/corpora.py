@@ -1,5 +1,6 @@
 """Where real instances to test with are: pydicom's own, and a larger corpus where DICOMVEIL_CORPUS names one."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pydicom
 BUNDLED = Path(pydicom.__file__).parent / "data"
 CORPUS = Path(os.environ["DICOMVEIL_CORPUS"]) if "DICOMVEIL_CORPUS" in os.environ else None
 NO_CORPUS = "DICOMVEIL_CORPUS names no folder of real studies"
-KEY = bytes(range(32))
+KEY = hashlib.sha256(b"a key to test with").digest()
 
 
 def instances() -> list[Path]:
