@@ -47,7 +47,9 @@ def encoded_item(encoding: Encoding, nodes: Sequence[dummies.Node]) -> bytes:
         encoding.element(
             node.tag,
             node.vr,
-            node.value if isinstance(node.value, bytes) else b"".join(encoded_item(encoding, item) for item in node.value),
+            node.value
+            if isinstance(node.value, bytes)
+            else b"".join(encoded_item(encoding, item) for item in node.value),
         )
         for node in nodes
     )

@@ -22,6 +22,6 @@ def decode(raw: bytes, specific_character_set: str) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             encodings = convert_encodings([term.strip() for term in specific_character_set.split("\\")])
-            return decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+            return str(decode_bytes(raw, encodings, TEXT_VR_DELIMS))
     except (UserWarning, UnicodeError, LookupError):
         return raw.decode("latin-1")

@@ -29,7 +29,7 @@ _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
 _UNKNOWN_SOP_CLASS: Final = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U*"}
 REMOVED_GROUPS: Final = frozenset((0x0000, 0x0002, 0x0004))
 
-# Looked at when the walk is done: what tells how Pixel Data is laid out, and an encapsulated document's type and length.
+# Looked at when the walk is done: how Pixel Data is laid out, and an encapsulated document's type and length.
 NOTED: Final = (
     0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280100, 0x00280101, 0x00280102,
     0x00420012, 0x00420015, 0x7FE00008, 0x7FE00009, 0x7FE00010,
@@ -176,7 +176,9 @@ def _outside(tag: int) -> Decision:
 
 def _marks(edition: str) -> Iterator[Decision]:
     """What PS3.15 E.1.1 and E.2 demand to be written, and the Patient ID that every instance of a study shares."""
-    yield Decision(PATIENT_ID, "PatientID", "LO", "D", f"E.1-1 {edition}", act=actions.patient, supply=actions.supply_patient)
+    yield Decision(
+        PATIENT_ID, "PatientID", "LO", "D", f"E.1-1 {edition}", act=actions.patient, supply=actions.supply_patient
+    )
     for tag, keyword, value in (
         (marks.PATIENT_IDENTITY_REMOVED, "PatientIdentityRemoved", "YES"),
         (marks.LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "LongitudinalTemporalInformationModified", "REMOVED"),

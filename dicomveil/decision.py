@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from dicomveil.walk import Walk
     from dicomveil.stream import Encoding, Path
+    from dicomveil.walk import Walk
 
 # What a constant action writes, one element for each encoding, in the order of `stream.ENCODINGS`.
 Literal = tuple[bytes, bytes, bytes]

@@ -82,7 +82,11 @@ def document_dummy(mime_type: str) -> bytes:
 
 def code(value: str, scheme: str, meaning: str) -> tuple[Node, ...]:
     """The Item of a code sequence (PS3.3 8.8)."""
-    return (Node(0x00080100, "SH", value.encode()), Node(0x00080102, "SH", scheme.encode()), Node(0x00080104, "LO", meaning.encode()))
+    return (
+        Node(0x00080100, "SH", value.encode()),
+        Node(0x00080102, "SH", scheme.encode()),
+        Node(0x00080104, "LO", meaning.encode()),
+    )
 
 
 _NOTHING: Final = code("261665006", "SCT", "Unknown")
@@ -112,13 +116,15 @@ _ITEMS: Final = {
         Node(
             0x00700009,
             "SQ",
-            ((
-                Node(0x00700005, "CS", b"PIXEL"),
-                Node(0x00700020, "US", b"\x02\x00"),
-                Node(0x00700021, "US", b"\x01\x00"),
-                Node(0x00700022, "FL", bytes(8)),
-                Node(0x00700023, "CS", b"POINT"),
-            ),),
+            (
+                (
+                    Node(0x00700005, "CS", b"PIXEL"),
+                    Node(0x00700020, "US", b"\x02\x00"),
+                    Node(0x00700021, "US", b"\x01\x00"),
+                    Node(0x00700022, "FL", bytes(8)),
+                    Node(0x00700023, "CS", b"POINT"),
+                ),
+            ),
         ),
     ),
     0x0040B020: (

@@ -70,7 +70,9 @@ REASONS: Final[dict[str, Reason]] = {
     "item": Reason(_Q, "An Item or delimiter where none may be, or something else where one must be.", "Repair it."),
     "nesting": Reason(_Q, "Sequences nested deeper than 512.", "Repair the instance."),
     "transfer-syntax": Reason(
-        _Q, "The transfer syntax is missing, unknown or wrong, and can't be told with certainty.", "Repair its meta group."
+        _Q,
+        "The transfer syntax is missing, unknown or wrong, and can't be told with certainty.",
+        "Repair its meta group.",
     ),
     "deflate": Reason(_Q, "A deflated data set that is broken or expands past the limit.", "Repair or inflate it."),
     "vr": Reason(_Q, "Bytes where a VR must stand that are no VR.", "Repair the instance."),
@@ -83,12 +85,16 @@ REASONS: Final[dict[str, Reason]] = {
     "several-values": Reason(_Q, "Several values in an identifier that has one.", "Repair the instance."),
     "identifier-twice": Reason(_Q, "An identifier given twice, with different values.", "Repair the instance."),
     "sop-uid-conflict": Reason(
-        _Q, "Inputs of different content share one SOP Instance UID.", "Tell which is right, or ask for Conflicts: distinct."
+        _Q,
+        "Inputs of different content share one SOP Instance UID.",
+        "Tell which is right, or ask for Conflicts: distinct.",
     ),
     "patient-conflict": Reason(_Q, "One study holds several Patient IDs.", "Correct the study's Patient ID."),
     # --- what can't be protected -----------------------------------------------------------------------------------
     "private-sop-class": Reason(
-        _Q, "A private SOP Class, for which PS3.15 defines no profile.", "Leave it out, or ask for PrivateSOPClass: strip."
+        _Q,
+        "A private SOP Class, for which PS3.15 defines no profile.",
+        "Leave it out, or ask for PrivateSOPClass: strip.",
     ),
     "overlay-in-pixels": Reason(
         _Q, "An overlay in bits of the pixels that can't be cleared there.", "Decompress it, or remove the overlay."
@@ -111,7 +117,9 @@ class Unsuitable(DicomveilError):
 
     def __init__(self, reason: str, path: str = "", offset: int = -1) -> None:
         place = " ".join(filter(None, [path, f"at byte {offset}" if offset >= 0 else ""]))
-        super().__init__(f"{reason}: {REASONS[reason].meaning} {REASONS[reason].remedy}" + (f" [{place}]" if place else ""))
+        super().__init__(
+            f"{reason}: {REASONS[reason].meaning} {REASONS[reason].remedy}" + (f" [{place}]" if place else "")
+        )
         self.reason, self.path, self.offset = reason, path, offset
 
     def inside(self, tag: str, item: int | None) -> "Unsuitable":

@@ -25,7 +25,10 @@ def explain(request: Request) -> str:
     lines = [
         f"# What this request does (PS3.15 {request.dicom_version}, recipe {RECIPE})",
         "",
-        *(f"- {member}: {str(value).lower() if isinstance(value, bool) else value}" for member, value in request.members().items()),
+        *(
+            f"- {member}: {str(value).lower() if isinstance(value, bool) else value}"
+            for member, value in request.members().items()
+        ),
         f"- fingerprint of request, tables and recipe: {table.fingerprint}",
         "",
         "It holds at every depth. Attributes that are not listed and stand in PS3.6 are kept; what stands in no",
@@ -50,7 +53,12 @@ def _rows(request: Request) -> Iterator[tuple[str, str, str, str]]:
         if decision is not None and decision is not ENTER and decision.rule:
             yield tag_text(tag), element.keyword, _told(decision, code), decision.rule
         elif decision is ENTER and code:
-            yield tag_text(tag), element.keyword, "kept, what stands in it treated", f"E.1-1 {request.dicom_version} {code}"
+            yield (
+                tag_text(tag),
+                element.keyword,
+                "kept, what stands in it treated",
+                f"E.1-1 {request.dicom_version} {code}",
+            )
     edition = f"E.1-1 {request.dicom_version}"
     yield "(50xx,xxxx)", "curves", "removed", edition
     yield "(60xx,xxxx)", "overlays, also in unused bits of Pixel Data", "removed", f"{edition}, supplement"

@@ -80,7 +80,9 @@ def parse_key(text: bytes) -> bytes:
         key = binascii.unhexlify(word)
     else:
         try:
-            key = base64.b64decode(word.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(word) % 4), validate=True)
+            key = base64.b64decode(
+                word.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(word) % 4), validate=True
+            )
         except binascii.Error:
             raise KeyRefused("The key is neither hexadecimal nor base64; make one with: dicomveil keygen") from None
     if len(key) < KEY_BYTES:

@@ -24,4 +24,10 @@ def method_text(edition: str, recipe: int) -> str:
 def code_items() -> tuple[tuple[Node, ...], ...]:
     """The Items added to De-identification Method Code Sequence, one a Profile or Option (PS3.16 CID 7050)."""
     code, meaning = BASIC_PROFILE
-    return ((Node(0x00080100, "SH", code.encode()), Node(0x00080102, "SH", b"DCM"), Node(0x00080104, "LO", meaning.encode())),)
+    return (
+        (
+            Node(0x00080100, "SH", code.encode()),
+            Node(0x00080102, "SH", b"DCM"),
+            Node(0x00080104, "LO", meaning.encode()),
+        ),
+    )

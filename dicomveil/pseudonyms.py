@@ -13,7 +13,54 @@ PREFIX: Final = "DV"
 
 # What people type where a Patient ID is demanded and none is known.
 PLACEHOLDERS: Final = frozenset(
-    ["0", "00", "000", "0000", "00000", "000000", "0000000", "00000000", ".", "-", "--", "---", "?", "??", "???", "X", "XX", "XXX", "XXXX", "NA", "N/A", "N.A.", "NIL", "NONE", "NULL", "NOID", "NO_ID", "NO-ID", "NOPATIENTID", "UNKNOWN", "UNK", "UNDEFINED", "UNSPECIFIED", "UNASSIGNED", "MISSING", "EMPTY", "BLANK", "ANON", "ANONYM", "ANONYMOUS", "ANONYMIZED", "ANONYMISED", "DEIDENTIFIED", "DE-IDENTIFIED", "PATIENTID", "PATIENT_ID"]
+    [
+        "0",
+        "00",
+        "000",
+        "0000",
+        "00000",
+        "000000",
+        "0000000",
+        "00000000",
+        ".",
+        "-",
+        "--",
+        "---",
+        "?",
+        "??",
+        "???",
+        "X",
+        "XX",
+        "XXX",
+        "XXXX",
+        "NA",
+        "N/A",
+        "N.A.",
+        "NIL",
+        "NONE",
+        "NULL",
+        "NOID",
+        "NO_ID",
+        "NO-ID",
+        "NOPATIENTID",
+        "UNKNOWN",
+        "UNK",
+        "UNDEFINED",
+        "UNSPECIFIED",
+        "UNASSIGNED",
+        "MISSING",
+        "EMPTY",
+        "BLANK",
+        "ANON",
+        "ANONYM",
+        "ANONYMOUS",
+        "ANONYMIZED",
+        "ANONYMISED",
+        "DEIDENTIFIED",
+        "DE-IDENTIFIED",
+        "PATIENTID",
+        "PATIENT_ID",
+    ]
 )
 
 
@@ -28,7 +75,7 @@ def _pseudonym(digest: bytes) -> str:
 
 
 def patient_pseudonym(keys: Keys, patient_id: str) -> str:
-    """The new Patient ID of a known Patient ID: "DV" and 16 letters or digits (80 keyed bits), legal as LO, PN and path.
+    """The new Patient ID of a known one: "DV" and 16 letters or digits (80 keyed bits), legal as LO, PN and path.
 
     Raises:
       ValueError: the Patient ID is blank or a placeholder, and so never a key.

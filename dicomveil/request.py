@@ -57,8 +57,9 @@ NOT_BUILT: Final = frozenset(
     """Replace Remove Keep KeepPrivateTags RemovePrivateTags Force PrivateCreator PrivateDictionary Transcode
     LossyQuality KeepSource KeepLabels Level Resources Series Instances Synchronous Asynchronous Priority Permissive
     UserData Options SafePrivate BurnedIn BitstreamComments MapUIDsInKept AllowMerge ExternalReferences PatientIdentity
-    DefaultIssuer Unlisted EncryptFor""".split()
+    DefaultIssuer Unlisted EncryptFor""".split()  # noqa: SIM905
 )
+"""Members of Orthanc's body, and ours to come, that a request can't use yet."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,9 @@ def parse_request(text: str, name: str = "request") -> Request:
     except yaml.MarkedYAMLError as broken:
         mark = broken.problem_mark
         where = f"{name}:{mark.line + 1}" if mark else name
-        raise RequestError((Problem(where, f"is neither YAML nor JSON: {broken.problem}", "mend the syntax"),)) from None
+        raise RequestError(
+            (Problem(where, f"is neither YAML nor JSON: {broken.problem}", "mend the syntax"),)
+        ) from None
     except yaml.YAMLError:
         raise RequestError((Problem(name, "is neither YAML nor JSON", "write text in UTF-8"),)) from None
     if root is None:
@@ -167,5 +170,7 @@ def _unknown(where: str, member: str) -> Problem:
 
 def _wrong(error: ValidationError) -> tuple[str, str]:
     if error.validator == "enum":
-        return "has a value that isn't known", "write one of " + ", ".join(map(str, error.validator_value))
+        return "has a value that isn't known", "write one of " + ", ".join(
+            map(str, SCHEMA["properties"][error.absolute_path[0]]["enum"])
+        )
     return "has a value of the wrong type", f"write a {error.validator_value}"

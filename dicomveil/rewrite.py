@@ -55,7 +55,9 @@ class Rewritten:
       sop_instance_uid, series_instance_uid, study_instance_uid, patient_id: the new values, "" for what it lacks.
     """
 
-    def __init__(self, instance: Instance, scan: InstanceScan, study_map: StudyMap, walk: Walk, end: int, uids: Mapping) -> None:
+    def __init__(
+        self, instance: Instance, scan: InstanceScan, study_map: StudyMap, walk: Walk, end: int, uids: Mapping
+    ) -> None:
         self.sop_class_uid, self.transfer_syntax_uid = scan.sop_class_uid, instance.transfer_syntax_uid
         self.sop_instance_uid = uids.new(scan.sop_instance_uid)
         self.series_instance_uid = uids.new(scan.series_instance_uid) if scan.series_instance_uid else ""
@@ -74,7 +76,9 @@ class Rewritten:
     def changes(self) -> list[Change]:
         """What was changed, in the order of the data set."""
         return [
-            Change(path_text(parent, tag), it.keyword, vr.decode("latin-1") if it.vr == "UN" else it.vr, it.action, it.rule)
+            Change(
+                path_text(parent, tag), it.keyword, vr.decode("latin-1") if it.vr == "UN" else it.vr, it.action, it.rule
+            )
             for _, _, _, parent, tag, vr, it in self._walk.edits
             if it
         ]
@@ -193,9 +197,7 @@ class Rewriter:
         self._document = table.decision(DOCUMENT)
         self._uids, self._patient_ids = Mapping(partial(new_uid, keys)), Mapping(self._nested_patient_id)
 
-    def rewrite(
-        self, source: Source, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = ""
-    ) -> Rewritten:
+    def rewrite(self, source: Source, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = "") -> Rewritten:
         """De-identify one instance.
 
         Args:

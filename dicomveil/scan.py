@@ -75,8 +75,9 @@ class InstanceScan:
 
     @classmethod
     def decode(cls, data: bytes) -> "InstanceScan":
-        *plain, uids, composite = json.loads(data)
-        return cls(*plain, tuple((role, uid) for role, uid in uids), composite)
+        values = json.loads(data)
+        values[-2] = tuple((role, uid) for role, uid in values[-2])
+        return cls(*values)
 
 
 def scan_instance(source: Source) -> InstanceScan:
@@ -95,7 +96,9 @@ def scan_opened(instance: Instance, size: int) -> InstanceScan:
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
     except InvalidInstance as bad:
-        raise InvalidInstance("trailing-data", "", bad.offset) if found.behind_pixels and "." not in bad.path else bad from None
+        raise (
+            InvalidInstance("trailing-data", "", bad.offset) if found.behind_pixels and "." not in bad.path else bad
+        ) from None
     values = found.identifiers
     if values.get(SOP_CLASS) == DICOMDIR_CLASS:
         raise Filtered("dicomdir")

@@ -7,14 +7,13 @@ import csv
 import hashlib
 from collections.abc import Iterator
 from functools import cache
-from importlib.resources import files
-from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 EDITIONS: Final = ("2026d",)
 NEWEST: Final = EDITIONS[-1]
 
-_TABLES: Final = files("dicomveil") / "tables"
+_TABLES: Final = Path(__file__).parent / "tables"
 _NO_TYPE: Final = {"X/Z": "X", "X/D": "X", "Z/D": "Z", "X/Z/D": "X", "X/Z/U*": "X"}
 
 
@@ -74,17 +73,14 @@ class UIDAttribute(NamedTuple):
 
 def _open(*path: str) -> Iterator[list[str]]:
     """The lines of a table, without its header."""
-    table: Traversable = _TABLES
-    for step in path:
-        table = table / step
-    with table.open(encoding="utf-8", newline="") as lines:
+    with _TABLES.joinpath(*path).open(encoding="utf-8", newline="") as lines:
         reader = csv.reader(lines)
         next(reader)
         yield from reader
 
 
 def tag_number(tag: str) -> int:
-    """"(0008,0050)" as 0x00080050."""
+    """ "(0008,0050)" as 0x00080050."""
     return int(tag[1:5] + tag[6:10], 16)
 
 
@@ -190,7 +186,6 @@ def digest() -> str:
     """SHA-256 over all tables, 16 hexadecimal digits: part of what a decision table's fingerprint stands for."""
     total = hashlib.sha256()
     for folder in (_TABLES, *(_TABLES / edition for edition in EDITIONS)):
-        for table in sorted(folder.iterdir(), key=lambda it: it.name):
-            if table.name.endswith(".csv"):
-                total.update(table.name.encode() + b"\0" + table.read_bytes())
+        for table in sorted(folder.glob("*.csv")):
+            total.update(table.name.encode() + b"\0" + table.read_bytes())
     return total.hexdigest()[:16]

@@ -115,7 +115,7 @@ class InflatedSource:
         self._restart()
 
     def _check_rest(self, trailer: bytes) -> None:
-        """Behind the stream only zeros may stand; some writers leave gzip's trailer there (RFC 1952), which must fit."""
+        """Behind the stream only zeros may stand, or gzip's trailer (RFC 1952), if it fits: some writers leave it."""
         end = self._at - len(self._inflater.unused_data)
         rest = self._source.read(end, LARGEST_CHUNK)
         if rest[:8] == trailer:
@@ -229,7 +229,11 @@ class Encoding:
         order = ">" if big else "<"
         self.index, self.name, self.implicit, self.big = index, name, implicit, big
         self._short, self._long = struct.Struct(order + "HH2sH"), struct.Struct(order + "HH2sHI")
-        self.item, self.u32, self.u16 = struct.Struct(order + "HHI"), struct.Struct(order + "I"), struct.Struct(order + "H")
+        self.item, self.u32, self.u16 = (
+            struct.Struct(order + "HHI"),
+            struct.Struct(order + "I"),
+            struct.Struct(order + "H"),
+        )
 
     def __reduce__(self) -> str:
         return self.name
@@ -323,7 +327,7 @@ def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods 
         stop = value + length
         if stop > end:
             stop = _undefined(window, tag, vr, position, length, stop, end)
-        elif (tag in quiet and vr != b"SQ" or tag & private) and tag < window.due:
+        elif ((tag in quiet and vr != b"SQ") or tag & private) and tag < window.due:
             position = stop
             continue
         yield tag, vr, position, value, stop

@@ -95,7 +95,9 @@ def build_study_map(scans: Iterable[InstanceScan], keys: Keys) -> StudyMap:
     Args:
       scans: of one study (`study_key`), in any order; at least one.
     """
-    first, inside, patient_ids = None, set(), set()
+    first: InstanceScan | None = None
+    inside: set[bytes] = set()
+    patient_ids: set[str] = set()
     for scan in scans:
         first = first or scan
         inside.update(uid_token(keys, uid) for uid in borne(scan))

@@ -19,7 +19,7 @@ BIG: Final = "1.2.840.10008.1.2.2"
 JPEG: Final = "1.2.840.10008.1.2.4.50"
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
-_LONG: Final = "OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()
+_LONG: Final = ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"]
 UNDEFINED: Final = 0xFFFFFFFF
 
 
@@ -54,7 +54,9 @@ class Syntax:
         head = self.tag(0xFFFEE000) + struct.pack(self.order + "I", UNDEFINED if undefined else len(content))
         return head + content + (self.tag(0xFFFEE00D) + bytes(4) if undefined else b"")
 
-    def sequence(self, tag: int, items: list[bytes], undefined: bool = False, vr: str = "SQ", item_undefined: bool = False) -> bytes:
+    def sequence(
+        self, tag: int, items: list[bytes], undefined: bool = False, vr: str = "SQ", item_undefined: bool = False
+    ) -> bytes:
         """A sequence of Items, both of defined length or not; under UN its Items must be implicit little endian."""
         content = b"".join(self.item(item, item_undefined) for item in items) if vr == "SQ" else b"".join(items)
         if not undefined:
@@ -64,7 +66,9 @@ class Syntax:
         return self.element(tag, vr, content + delimiter, UNDEFINED)
 
 
-def part10(data_set: bytes, syntax: str = EXPLICIT, sop_class: str = CT, preamble: bytes = bytes(128) + b"DICM") -> bytes:
+def part10(
+    data_set: bytes, syntax: str = EXPLICIT, sop_class: str = CT, preamble: bytes = bytes(128) + b"DICM"
+) -> bytes:
     """A DICOM file around an encoded data set, deflated where its transfer syntax says so."""
     explicit = Syntax()
     meta = explicit.element(0x00020001, "OB", b"\0\1") + explicit.element(0x00020002, "UI", sop_class)

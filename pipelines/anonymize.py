@@ -63,7 +63,8 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     settled = _settle(run, len(slices))
     if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):
         raise RunFailed(
-            f"{verdict.listed} objects were listed and {settled.count} settled: the run isn't committed. Please report it."
+            f"{verdict.listed} objects were listed and {settled.count} settled, so the run isn't committed. "
+            "Please report it."
         )
     finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     summary = Summary(run, verdict, settled.outcomes, settled.parts, finished)

@@ -104,7 +104,9 @@ def anonymize(
 
 
 @cli.command()
-@click.option("--output", metavar="FILE", help="Write it to a new file that only you may read, and not to the terminal.")
+@click.option(
+    "--output", metavar="FILE", help="Write it to a new file that only you may read, and not to the terminal."
+)
 def keygen(output: str | None) -> None:
     """Make a key of 256 bits."""
     from dicomveil.keys import generate_key

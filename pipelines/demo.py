@@ -19,9 +19,18 @@ from dicomveil.testing import write_demo_study
 from transforms.tables import CROSSWALK_INSTANCES, name_of, read_part
 
 HERE: Final = Path(".run")
-REAL: Final = ("CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "rtstruct.dcm", "rtdose.dcm", "JPEG2000.dcm", "test-SR.dcm")
+REAL: Final = (
+    "CT_small.dcm",
+    "MR_small.dcm",
+    "rtplan.dcm",
+    "rtstruct.dcm",
+    "rtdose.dcm",
+    "JPEG2000.dcm",
+    "test-SR.dcm",
+)
 SHOWN: Final = (
-    "PatientName", "PatientID", "StudyDate", "InstitutionName", "StudyInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID",
+    "PatientName", "PatientID", "StudyDate", "InstitutionName", "StudyInstanceUID", "SOPInstanceUID",
+    "FrameOfReferenceUID",
 )  # fmt: skip
 
 
@@ -64,7 +73,7 @@ def _gather(folder: Path) -> None:
 
 def _show(console: Console) -> None:
     """A few instances before and after; this is made-up and public data, so originals may be shown."""
-    pairs = {}
+    pairs: dict[str, dict[str, str]] = {}
     for part in (HERE / "output-restricted" / name_of(CROSSWALK_INSTANCES)).rglob("*.parquet"):
         pairs |= {os.path.basename(row["source_uri"]): row for row in read_part(part)}
     for name in ("CT-2.1.dcm", "RTSTRUCT-3.1.dcm", "CT_small.dcm"):

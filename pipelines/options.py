@@ -19,7 +19,7 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
 
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)  # type: ignore[attr-defined]
+        options._add_argparse_args(parser)
     known, unknown = parser.parse_known_args(extra)
     declared = [name for action in parser._actions for name in action.option_strings]
     problems = [_unknown(name, [*ours, *declared]) for name in unknown]
@@ -28,7 +28,7 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
         problems.append("--runner: only the local runner so far (DirectRunner)")
     if problems:
         raise click.UsageError("\n".join(problems))
-    return [option for option in _without_runner(extra)] + undeclared
+    return _without_runner(extra) + undeclared
 
 
 def _unknown(word: str, known: list[str]) -> str:

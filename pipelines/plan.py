@@ -86,5 +86,3 @@ def slices(verdict: Verdict, instances: int) -> list[list[int]]:
         found[-1].append(bucket)
         held += count
     return [buckets for buckets in found if buckets]
-
-

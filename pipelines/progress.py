@@ -26,8 +26,8 @@ class Report:
         """Say what the plan comes to."""
         aside = sum(verdict.reasons.values())
         self.console.print(
-            f"Plan: {verdict.listed:,} objects, {verdict.bytes:,} bytes, {verdict.studies:,} studies, {aside:,} set aside; "
-            f"study maps {verdict.map_bytes:,} bytes",
+            f"Plan: {verdict.listed:,} objects, {verdict.bytes:,} bytes, {verdict.studies:,} studies, "
+            f"{aside:,} set aside; study maps {verdict.map_bytes:,} bytes",
             soft_wrap=True,
             highlight=False,
         )

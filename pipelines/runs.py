@@ -84,7 +84,11 @@ def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: 
     """
     roots = {f"--input {uri}": uri for uri in inputs}
     base = output.rstrip("/")
-    roots |= {"--output": output, "--audit": audit or f"{base}-audit", "--restricted": restricted or f"{base}-restricted"}
+    roots |= {
+        "--output": output,
+        "--audit": audit or f"{base}-audit",
+        "--restricted": restricted or f"{base}-restricted",
+    }
     problems, real = [], {}
     for name, uri in roots.items():
         try:
@@ -107,9 +111,9 @@ def _contained(real: dict[str, str]) -> Iterator[str]:
     """Roots that lie inside others; inputs may overlap each other, since each object counts once."""
     for name, path in real.items():
         for other, outer in real.items():
-            if name == other or name.startswith("--input") and other.startswith("--input"):
+            if name == other or (name.startswith("--input") and other.startswith("--input")):
                 continue
-            if path == outer and name < other or path != outer and os.path.commonpath((path, outer)) == outer:
+            if (path == outer and name < other) or (path != outer and os.path.commonpath((path, outer)) == outer):
                 yield f"{name} lies inside {other}: choose folders apart from each other"
 
 
@@ -145,7 +149,9 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
         folder = Path(where.restricted) / f"run={run_id}"
         reference = key or key_references.ephemeral(str(folder))
-        run = Run(run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds"))
+        run = Run(
+            run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
+        )
     run.fingerprints = {"request": request.fingerprint, "table": table.fingerprint, "key": run.key.fingerprint}
     if not overwrite:
         try:

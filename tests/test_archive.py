@@ -31,7 +31,17 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     maker = [sys.executable, str(CORPUS / "make_archive.py"), str(made), "--patients", PATIENTS]
     subprocess.run([*maker, "--studies", "2", "--series", "2", "--instances", "4"], check=True, capture_output=True)
     environment = os.environ | {"DICOMVEIL_KEY": KEY.hex()}
-    command = ["anonymize", "--input", str(made / "dicom"), "--output", str(copy), "--key", "env:DICOMVEIL_KEY", "--workers", "2"]
+    command = [
+        "anonymize",
+        "--input",
+        str(made / "dicom"),
+        "--output",
+        str(copy),
+        "--key",
+        "env:DICOMVEIL_KEY",
+        "--workers",
+        "2",
+    ]
     run = subprocess.run([sys.executable, "-m", "pipelines", *command], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return made, copy

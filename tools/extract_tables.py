@@ -52,7 +52,11 @@ def dictionary(source: Path) -> None:
     write(
         "data_elements.csv",
         ("tag", "keyword", "vr", "vm"),
-        ((row["tag"][1:5] + row["tag"][6:10], row["keyword"], row["vr"], row["vm"]) for row in fixed if row["vr"].strip()),
+        (
+            (row["tag"][1:5] + row["tag"][6:10], row["keyword"], row["vr"], row["vm"])
+            for row in fixed
+            if row["vr"].strip()
+        ),
     )
 
 
@@ -71,7 +75,11 @@ def uids(source: Path) -> None:
     known = {row["uid"]: row for row in registry + rows(source / "uids" / "well_known_instance_like_values.csv")}
     write("uids.csv", ("uid", "type", "name"), ((uid, row["type"], row["name"]) for uid, row in sorted(known.items())))
     attributes = rows(source / "uids" / "ui_attributes_2026d.csv")
-    write("uid_attributes.csv", ("tag", "keyword", "role"), ((row["tag"], row["keyword"], role(row)) for row in attributes))
+    write(
+        "uid_attributes.csv",
+        ("tag", "keyword", "role"),
+        ((row["tag"], row["keyword"], role(row)) for row in attributes),
+    )
 
 
 def action(code: str, kind: str, usage: str) -> str:
@@ -95,7 +103,9 @@ def types(source: Path) -> None:
             for path, kind in data["modules"].get(module, {}).items():
                 if path[-8:] in codes and kind:
                     there = strictest.get((iod, path), ("3", "U"))
-                    strictest[iod, path] = min(there, (kind, usage), key=lambda it: (it[0][0], len(it[0]), it[1] != "M"))
+                    strictest[iod, path] = min(
+                        there, (kind, usage), key=lambda it: (it[0][0], len(it[0]), it[1] != "M")
+                    )
     lines = {
         (iod, path, came)
         for (iod, path), (kind, usage) in strictest.items()

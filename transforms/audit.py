@@ -10,9 +10,10 @@ import apache_beam as beam
 from dicomveil.scan import InstanceScan
 from dicomveil.study import StudyMap, patient_links, uid_links
 from transforms import plans, tables
+from transforms.outcomes import Part, TokenSum
 from transforms.records import Outcome
 from transforms.secrets import KeyReference
-from transforms.outcomes import Part, TokenSum
+
 
 class WriteOutcomes(beam.PTransform):
     """Write instances, crosswalk and quarantine, a part a shard, and count what was settled.

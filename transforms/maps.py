@@ -18,7 +18,8 @@ class AttachMaps(beam.PTransform):
         return (
             instances
             | "Spread" >> beam.Reshuffle()
-            | "Attach" >> beam.ParDo(_AttachFn(), beam.pvalue.AsDict(self._maps)).with_output_types(tuple[Planned, bytes])
+            | "Attach"
+            >> beam.ParDo(_AttachFn(), beam.pvalue.AsDict(self._maps)).with_output_types(tuple[Planned, bytes])
         )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import apache_beam as beam
 
 from transforms import stores
-from transforms.records import Planned
+from transforms.records import Outcome, Planned, SourceObject
 
 Part = tuple[str, str, int]
 """(zone, path below its root, rows) of a part of a table; or ("settled", outcome and reason, how many), or
@@ -20,11 +20,11 @@ class TokenSum(beam.CombineFn):
     def create_accumulator(self) -> tuple[int, int]:
         return 0, 0
 
-    def add_input(self, total: tuple[int, int], record: Planned) -> tuple[int, int]:
+    def add_input(self, total: tuple[int, int], record: SourceObject | Planned | Outcome) -> tuple[int, int]:
         return total[0] + 1, (total[1] + int(record.token, 16)) % (1 << 128)
 
     def merge_accumulators(self, totals: Iterable[tuple[int, int]]) -> tuple[int, int]:
-        counts, sums = zip(*totals)
+        counts, sums = zip(*totals, strict=True)
         return sum(counts), sum(sums) % (1 << 128)
 
     def extract_output(self, total: tuple[int, int]) -> tuple[int, str]:
@@ -39,11 +39,7 @@ class WriteSliceRecord(beam.PTransform):
         self._target = target
 
     def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection:
-        return (
-            parts
-            | "To one" >> beam.combiners.ToList()
-            | "Note" >> beam.ParDo(_RecordFn(self._target))
-        )
+        return parts | "To one" >> beam.combiners.ToList() | "Note" >> beam.ParDo(_RecordFn(self._target))
 
 
 class _RecordFn(beam.DoFn):

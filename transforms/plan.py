@@ -71,9 +71,7 @@ class SumListed(beam.PTransform):
 
     def expand(self, sources: beam.PCollection) -> beam.PCollection:
         return (
-            sources
-            | "Count and sum" >> beam.CombineGlobally(TokenSum())
-            | "Note" >> beam.ParDo(_NoteFn(self._folder))
+            sources | "Count and sum" >> beam.CombineGlobally(TokenSum()) | "Note" >> beam.ParDo(_NoteFn(self._folder))
         )
 
 

@@ -1,5 +1,6 @@
 """How far the workers are: small files that the command sums, since Beam tells only at the end."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -24,10 +25,8 @@ class Progress:
     def flush(self) -> None:
         """Write the count; that it can't be written is no reason to stop."""
         self._written = time.monotonic()
-        try:
+        with contextlib.suppress(OSError):
             (Path(self._folder) / f"{os.getpid()}-{id(self)}").write_text(str(self._count))
-        except OSError:
-            pass
 
 
 def counted(folder: str) -> int:

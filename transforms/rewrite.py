@@ -52,7 +52,11 @@ class _RewriteFn(beam.DoFn):
 
     def process(self, pair: tuple[Planned, bytes]) -> Iterator[Outcome]:
         planned, encoded = pair
-        yield set_aside(planned, planned.reason, planned.path, "plan") if planned.reason else self._outcome(planned, encoded)
+        yield (
+            set_aside(planned, planned.reason, planned.path, "plan")
+            if planned.reason
+            else self._outcome(planned, encoded)
+        )
         self._progress.count()
 
     def finish_bundle(self) -> None:

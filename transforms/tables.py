@@ -121,7 +121,7 @@ def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dic
         target = Path(root) / name
         if schema in AUDIT:
             target.parent.mkdir(parents=True, exist_ok=True)
-            stores.create(target, target.with_suffix(".part"), [buffer.getbuffer()])
+            stores.create(target, target.with_suffix(".part"), [buffer.getvalue()])
         else:
             stores.create_restricted(target, buffer.getvalue())
     return name, len(rows)

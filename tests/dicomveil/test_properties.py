@@ -41,7 +41,9 @@ def data_sets(draw, syntax: Syntax, depth: int = 0) -> bytes:
     elements = {}
     for tag, vr in draw(st.lists(st.sampled_from(LEAVES), max_size=6, unique=True)):
         value = draw(st.integers(0, 9)) if vr == "US" else draw(TEXT)
-        elements[tag] = syntax.element(tag, vr, value if isinstance(value, int) else value.strip() if vr == "UI" else value)
+        elements[tag] = syntax.element(
+            tag, vr, value if isinstance(value, int) else value.strip() if vr == "UI" else value
+        )
     for tag in draw(st.lists(st.sampled_from(SEQUENCES), max_size=2, unique=True)) if depth < 3 else []:
         items = draw(st.lists(data_sets(syntax, depth + 1), max_size=3))
         elements[tag] = syntax.sequence(tag, items, draw(st.booleans()), item_undefined=draw(st.booleans()))
@@ -54,7 +56,15 @@ def files(draw) -> bytes:
     uid = draw(st.sampled_from([EXPLICIT, IMPLICIT, BIG, DEFLATED]))
     syntax = Syntax(uid)
     more = [
-        (tag, syntax.sequence(tag, draw(st.lists(data_sets(syntax), max_size=2)), draw(st.booleans()), item_undefined=draw(st.booleans())))
+        (
+            tag,
+            syntax.sequence(
+                tag,
+                draw(st.lists(data_sets(syntax), max_size=2)),
+                draw(st.booleans()),
+                item_undefined=draw(st.booleans()),
+            ),
+        )
         for tag in draw(st.lists(st.sampled_from(SEQUENCES), max_size=3, unique=True))
     ]
     return part10(minimal(syntax, *more), uid)

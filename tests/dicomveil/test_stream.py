@@ -62,7 +62,9 @@ HEADS = {
     "bare implicit data set": lambda data: minimal(I),
     "wrong transfer syntax": lambda data: part10(minimal(I), EXPLICIT),
     "big endian called little": lambda data: part10(minimal(B), EXPLICIT),
-    "not deflated after all": lambda data: part10(minimal(E), EXPLICIT).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0"),
+    "not deflated after all": lambda data: part10(minimal(E), EXPLICIT).replace(
+        b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.2\0"
+    ),
     "padded with zeros": lambda data: data + bytes(100),
     "padded with a few zeros": lambda data: data + bytes(3),
 }
@@ -93,7 +95,9 @@ def test_512_levels_are_entered() -> None:
     assert b"1.2.3.4.5\0" not in ENGINE.rewrite(with_elements((REFERENCES, nested(512))))
 
 
-ENCAPSULATED = E.element(0x7FE00010, "OB", E.item(bytes(4)) + E.item(b"\xff\xd8\xff\xd9") + E.tag(0xFFFEE0DD) + bytes(4), UNDEFINED)
+ENCAPSULATED = E.element(
+    0x7FE00010, "OB", E.item(bytes(4)) + E.item(b"\xff\xd8\xff\xd9") + E.tag(0xFFFEE0DD) + bytes(4), UNDEFINED
+)
 TREATED = {
     "encapsulated Pixel Data": (part10(minimal(E, (0x7FE00010, ENCAPSULATED)), JPEG), 0x7FE00010, True),
     "private sequence": (with_elements((0x00291020, E.sequence(0x00291020, [E.element(0x00100010, "PN", "A^B")]))), 0x00291020, False),
@@ -192,7 +196,13 @@ def test_lies_are_caught(data: bytes, reason: str) -> None:
     assert "Bodox" not in str(caught.value) + repr(caught.value)
 
 
-NO_DICOM = {"empty": b"", "text": b"Bodox was here", "JPEG": b"\xff\xd8\xff\xe0" + bytes(200), "zeros": bytes(4096), "zip": b"PK\3\4" + bytes(300)}
+NO_DICOM = {
+    "empty": b"",
+    "text": b"Bodox was here",
+    "JPEG": b"\xff\xd8\xff\xe0" + bytes(200),
+    "zeros": bytes(4096),
+    "zip": b"PK\3\4" + bytes(300),
+}
 
 
 @pytest.mark.parametrize("data", NO_DICOM.values(), ids=NO_DICOM)
@@ -216,7 +226,10 @@ def test_the_path_of_a_lie_is_told() -> None:
 def test_a_file_cut_anywhere_is_set_aside_or_whole(syntax: Syntax) -> None:
     """A file that ends too early is quarantined, or what is left of it is a whole instance; it never leaks or crashes."""
     sequence = syntax.sequence(REFERENCES, [reference(syntax)], True, item_undefined=True)
-    data = part10(minimal(syntax, (REFERENCES, sequence), (0x00080080, syntax.element(0x00080080, "LO", "Bodox Hospital"))), syntax.uid)
+    data = part10(
+        minimal(syntax, (REFERENCES, sequence), (0x00080080, syntax.element(0x00080080, "LO", "Bodox Hospital"))),
+        syntax.uid,
+    )
     for length in range(len(data)):
         try:
             out = ENGINE.rewrite(data[:length])

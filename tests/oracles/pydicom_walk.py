@@ -1,4 +1,4 @@
-"""The same decisions carried out by a plain pydicom walk: slow, obvious, and sharing nothing with the engine's bytes."""
+"""The same decisions carried out by a plain pydicom walk: slow, obvious, sharing nothing with the engine's bytes."""
 
 import struct
 
@@ -54,7 +54,9 @@ def _walk(ds: Dataset, node: Node, keys: Keys, patient: str, top: bool) -> Datas
         new = element if mark else _element(element, decision, ds, keys, patient, top)
         if new is not None and new.VR == "SQ" and new.value is element.value:
             child = node.child(tag)
-            new = DataElement(tag, "SQ", Sequence([_walk(item, child, keys, patient, False) for item in element.value or []]))
+            new = DataElement(
+                tag, "SQ", Sequence([_walk(item, child, keys, patient, False) for item in element.value or []])
+            )
         if new is not None:
             out.add(new)
     return out
@@ -72,7 +74,7 @@ def _element(
     if decision.action == "X":
         return None
     if decision.action == "Z":
-        empty = element.VM == 0 and element.VR != "SQ" or element.VR == "SQ" and not element.value
+        empty = (element.VM == 0 and element.VR != "SQ") or (element.VR == "SQ" and not element.value)
         return element if empty else DataElement(tag, decision.vr, [] if decision.vr == "SQ" else None)
     if decision.action == "U":
         values = element.value if element.VM > 1 else [element.value] if element.value else []

@@ -26,7 +26,13 @@ E = Syntax(EXPLICIT)
 
 def run(*arguments: object, status: int = 0, key: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command, with a key in the environment; its exit status is part of what is expected."""
-    command = [sys.executable, "-m", "pipelines", *map(str, arguments), *(["--key", "env:DICOMVEIL_KEY"] if key else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines",
+        *map(str, arguments),
+        *(["--key", "env:DICOMVEIL_KEY"] if key else []),
+    ]
     done = subprocess.run(command, env=os.environ | KEYED | environment, capture_output=True, text=True)
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -35,7 +41,9 @@ def run(*arguments: object, status: int = 0, key: bool = True, **environment: st
 
 def contents(folder: Path) -> dict[str, str]:
     """Every file below a folder, by its name there, with the digest of its bytes."""
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 def table(folder: Path, name: str) -> list[dict]:
@@ -208,11 +216,17 @@ def test_patients_are_the_studys(tmp_path: Path) -> None:
     }.items():
         (folder / name).write_bytes(content)
     run("anonymize", "--input", folder, "--output", tmp_path / "out", status=3)
-    names = {Path(row["source_uri"]).name: row["name"].split("/")[0] for row in table(tmp_path / "out-restricted", "crosswalk/instances")}
+    names = {
+        Path(row["source_uri"]).name: row["name"].split("/")[0]
+        for row in table(tmp_path / "out-restricted", "crosswalk/instances")
+    }
     assert names["known"] == names["without"]
     assert len({names["known"], names["blank"], names["also blank"]}) == 3
     rows = table(tmp_path / "out-restricted", "quarantine")
-    assert {(Path(row["source_uri"]).name, row["reason"]) for row in rows} == {("one", "patient-conflict"), ("other", "patient-conflict")}
+    assert {(Path(row["source_uri"]).name, row["reason"]) for row in rows} == {
+        ("one", "patient-conflict"),
+        ("other", "patient-conflict"),
+    }
     for path in (tmp_path / "out").rglob("*.dcm"):
         assert pydicom.dcmread(path).PatientID == path.relative_to(tmp_path / "out").parts[0]
 
@@ -282,7 +296,10 @@ REFUSED = {
     "no such folder": (["--input", "{in}/nowhere", "--output", "{out}"], "there is no such file or folder"),
     "output inside input": (["--input", "{in}", "--output", "{in}/out"], "lies inside"),
     "input inside output": (["--input", "{in}/sub", "--output", "{in}"], "lies inside"),
-    "audit inside output": (["--input", "{in}", "--output", "{out}", "--audit", "{out}/audit"], "--audit lies inside --output"),
+    "audit inside output": (
+        ["--input", "{in}", "--output", "{out}", "--audit", "{out}/audit"],
+        "--audit lies inside --output",
+    ),
     "another store": (["--input", "gs://bucket/x", "--output", "{out}"], "only folders of this machine"),
     "unknown option": (["--input", "{in}", "--output", "{out}", "--worker", "2"], "did you mean --workers?"),
     "another runner": (["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner"], "only the local runner"),
@@ -290,7 +307,10 @@ REFUSED = {
     "short key": (["--input", "{in}", "--output", "{out}", "--key", "env:SHORT"], "shorter than 32 bytes"),
     "no key there": (["--input", "{in}", "--output", "{out}", "--key", "env:NOWHERE"], "is not set"),
     "key for all": (["--input", "{in}", "--output", "{out}", "--key", "file:{in}/open"], "chmod 600"),
-    "request member": (["--input", "{in}", "--output", "{out}", "--request", "{in}/bad.yaml"], "did you mean DicomVersion?"),
+    "request member": (
+        ["--input", "{in}", "--output", "{out}", "--request", "{in}/bad.yaml"],
+        "did you mean DicomVersion?",
+    ),
     "no request": (["--input", "{in}", "--output", "{out}", "--request", "{in}/none.yaml"], "can't be read"),
     "no output": (["--input", "{in}"], "Missing option '--output'"),
 }
