@@ -51,7 +51,7 @@ def encoded_item(encoding: Encoding, nodes: Sequence[dummies.Node]) -> bytes:
             if isinstance(node.value, bytes)
             else b"".join(encoded_item(encoding, item) for item in node.value),
         )
-        for node in nodes
+        for node in sorted(nodes)
     )
     return encoding.item.pack(0xFFFE, 0xE000, len(content)) + content
 

@@ -42,7 +42,8 @@ def explain(request: Request) -> str:
 
 
 def _rows(request: Request) -> Iterator[tuple[str, str, str, str]]:
-    codes = {row.tag: row.basic for row in standard.rows(request.dicom_version)}
+    codes = {row.tag: row.action for row in standard.supplement()}
+    codes |= {row.tag: row.basic for row in standard.rows(request.dicom_version)}
     table = compile_request(request)
     node = table.node("")
     for tag, element in sorted(standard.dictionary().items()):

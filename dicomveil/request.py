@@ -89,6 +89,15 @@ class Request:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads dates as the text that they are: no member is one, and 2026-13-45 would be an error without a line."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own, less one
+        first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 _FIELDS: Final = {
     "DicomVersion": "dicom_version",
     "Supplement": "supplement",
@@ -108,37 +117,44 @@ def parse_request(text: str, name: str = "request") -> Request:
       RequestError: with every mistake at once, each with its line.
     """
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(_untabbed(text), Loader=_Loader)
+        body = _body(root)
     except yaml.MarkedYAMLError as broken:
         mark = broken.problem_mark
         where = f"{name}:{mark.line + 1}" if mark else name
         raise RequestError(
             (Problem(where, f"is neither YAML nor JSON: {broken.problem}", "mend the syntax"),)
         ) from None
-    except yaml.YAMLError:
-        raise RequestError((Problem(name, "is neither YAML nor JSON", "write text in UTF-8"),)) from None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise RequestError((Problem(name, "is neither YAML nor JSON", "write plain members in UTF-8"),)) from None
     if root is None:
         return Request()
     if not isinstance(root, yaml.MappingNode):
         where = f"{name}:{root.start_mark.line + 1}"
         raise RequestError((Problem(where, "is no mapping of members to values", "write Member: value"),))
-    problems = [*_repeated(root, name), *_problems(root, name)]
+    problems = [*_repeated(root, name), *_problems(root, body, name)]
     if problems:
-        raise RequestError(tuple(sorted(problems, key=_line)))
-    return Request(**{_FIELDS[member]: value for member, value in _body(root).items()})
+        raise RequestError(tuple(sorted(problems, key=lambda problem: _line(problem, name))))
+    return Request(**{_FIELDS[member]: value for member, value in body.items()})
 
 
-def _body(root: yaml.MappingNode) -> dict[str, Any]:
-    body: dict[str, Any] = yaml.SafeLoader("").construct_document(root)
-    return body
+def _untabbed(text: str) -> str:
+    """JSON may be indented with tabs, YAML may not; inside its strings JSON has none."""
+    return text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith("{") else text
+
+
+def _body(root: yaml.Node | None) -> dict[str, Any]:
+    """What the members say, by name; empty where the root is no mapping."""
+    body = _Loader("").construct_document(root) if isinstance(root, yaml.MappingNode) else {}
+    return {str(member): value for member, value in body.items()}
 
 
 def _lines(root: yaml.MappingNode) -> dict[str, int]:
     return {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
 
 
-def _line(problem: Problem) -> int:
-    return int(problem.where.split(" ")[0].rpartition(":")[2])
+def _line(problem: Problem, name: str) -> int:
+    return int(problem.where[len(name) + 1 :].split(" ")[0])
 
 
 def _repeated(root: yaml.MappingNode, name: str) -> Iterator[Problem]:
@@ -149,9 +165,8 @@ def _repeated(root: yaml.MappingNode, name: str) -> Iterator[Problem]:
         seen.add(str(key.value))
 
 
-def _problems(root: yaml.MappingNode, name: str) -> Iterator[Problem]:
+def _problems(root: yaml.MappingNode, body: dict[str, Any], name: str) -> Iterator[Problem]:
     lines = _lines(root)
-    body = {str(member): value for member, value in _body(root).items()}
     for member in body.keys() - SCHEMA["properties"].keys():
         yield _unknown(f"{name}:{lines.get(member, 1)} {member}", member)
     for error in Draft202012Validator(SCHEMA).iter_errors(body):

@@ -47,7 +47,8 @@ class SupplementRow(NamedTuple):
     """A decision of ours on an attribute that Table E.1-1 doesn't name.
 
     Attributes:
-      action: X, Z, D, U, K, or "code-meaning" (K where the code's scheme is registered, else D).
+      action: as in Table E.1-1, compound codes included; K; or "code-meaning" (K where the code's scheme is
+        registered, else D).
     """
 
     tag: str

@@ -2,8 +2,8 @@
 
     extract_tables.py FOLDER
 
-FOLDER holds `e1_1/`, `types/`, `dictionary/`, `uids/`, `safe_private/` and `codes/`. What is written to
-`dicomveil/tables/` is plain CSV, sorted, so that a new edition is read in review as a difference of rows.
+FOLDER holds `e1_1/`, `types/`, `dictionary/`, `uids/` and `safe_private/`. What is written to `dicomveil/tables/` is plain
+CSV, sorted, so that a new edition is read in review as a difference of rows. The supplement there is ours, and read.
 """
 
 import csv
@@ -97,6 +97,9 @@ def types(source: Path) -> None:
         for row in rows(source / "e1_1" / f"e1_1_{EDITION}.csv")
         if "x" not in row["tag"] and "g" not in row["tag"] and (row["basic"] in PARTS or row["basic"] in "XZ")
     }
+    for row in rows(TABLES / "supplement.csv"):
+        if "x" not in row["tag"] and (row["action"] in PARTS or row["action"] in "XZ"):
+            codes.setdefault(row["tag"][1:5] + row["tag"][6:10], row["action"])
     strictest: dict[tuple[str, str], tuple[str, str]] = {}
     for iod, modules in data["iods"].items():
         for module, usage, _ in modules:
