@@ -2,7 +2,7 @@
 VENV := .venv
 STAMP := $(VENV)/.installed
 PYTHON := $(shell for python in python3.12 python3.11 python3.13 python3.10 python3; do \
-	command -v $$python >/dev/null && $$python -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	command -v $$python >/dev/null && $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
 .PHONY: run test install lint format bench clean
@@ -32,7 +32,7 @@ clean:
 	rm -rf $(VENV) .run
 
 $(STAMP): pyproject.toml setup.py
-	@test -n "$(PYTHON)" || { echo "dicomveil needs Python 3.10 to 3.13 with its venv module" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "dicomveil needs Python 3.10 to 3.13 with its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@

@@ -47,7 +47,9 @@ def main() -> None:
 
 def speed(rounds: int) -> Table:
     """The full Basic Profile, bytes in and bytes out, against anonymize plus pydicom's read and save."""
-    table = Table("instance", "dicognito ms", "dicomveil ms", "ratio", "goal", title=f"Rewriting, medians of {rounds} rounds")
+    table = Table(
+        "instance", "dicognito ms", "dicomveil ms", "ratio", "goal", title=f"Rewriting, medians of {rounds} rounds"
+    )
     for name in INSTANCES:
         data = Path(str(get_testdata_file(name, download=False))).read_bytes()
         theirs, ours = interleaved(dicognito(data), dicomveil(data), rounds)
@@ -73,9 +75,7 @@ def dicognito(data: bytes) -> Callable[[], object]:
     return anonymize
 
 
-def interleaved(
-    slow: Callable[[], object], fast: Callable[[], object], rounds: int
-) -> tuple[list[float], list[float]]:
+def interleaved(slow: Callable[[], object], fast: Callable[[], object], rounds: int) -> tuple[list[float], list[float]]:
     """Milliseconds a call of each side, round by round, after one round that isn't counted."""
     found = [(milliseconds(slow, 10), milliseconds(fast, 200)) for _ in range(rounds + 1)][1:]
     return [one for one, _ in found], [other for _, other in found]

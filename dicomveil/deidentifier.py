@@ -7,7 +7,7 @@ from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_opened
 from dicomveil.stream import BytesSource
-from dicomveil.study import build_study_map
+from dicomveil.study import lone_study_map
 
 
 class Deidentifier:
@@ -38,5 +38,5 @@ class Deidentifier:
           InvalidInstance: it can't be done safely. Carries reason, tag path and offset, never a value.
         """
         instance = open_instance(BytesSource(data))
-        scan = scan_opened(instance, len(data))
-        return self._rewriter.rewrite_opened(instance, scan, build_study_map((scan,), self._keys)).to_bytes()
+        scan = scan_opened(instance, len(data), mentioned=False)
+        return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys)).to_bytes()

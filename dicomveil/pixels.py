@@ -36,6 +36,8 @@ def settle_pixels(walk: Walk, encoding: Encoding, transfer_syntax_uid: str) -> N
       InvalidInstance: "overlay-in-pixels" where the overlay's bits can't be cleared: in encapsulated Pixel Data, or
         within the stored bits; "undefined-length" for native Pixel Data without a length.
     """
+    if not any(tag in walk.notes for tag in (FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA)):
+        return
     layout = {tag: number for tag in LAYOUT if (number := _number(walk, encoding, tag)) is not None}
     bits = _embedded_overlays(walk, encoding, layout)
     native = transfer_syntax_uid in UNCOMPRESSED_UIDS or transfer_syntax_uid in DEFLATED_UIDS
@@ -58,7 +60,7 @@ def _number(walk: Walk, encoding: Encoding, tag: int) -> int | None:
         if tag == FRAMES:
             text = raw.strip(b" \0") or b"1"
             return int(text) if text.isdigit() else None
-        return int.from_bytes(raw, "big" if encoding.big else "little") if len(raw) == 2 else None
+        return encoding.u16.unpack(raw)[0] if len(raw) == 2 else None
     return None
 
 

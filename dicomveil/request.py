@@ -89,6 +89,9 @@ class Request:
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+_NULL: Final = "tag:yaml.org,2002:null"
+
+
 class _Loader(yaml.SafeLoader):
     """Reads dates as the text that they are: no member is one, and 2026-13-45 would be an error without a line."""
 
@@ -127,7 +130,7 @@ def parse_request(text: str, name: str = "request") -> Request:
         ) from None
     except (yaml.YAMLError, ValueError, RecursionError):
         raise RequestError((Problem(name, "is neither YAML nor JSON", "write plain members in UTF-8"),)) from None
-    if root is None:
+    if root is None or root.tag == _NULL:
         return Request()
     if not isinstance(root, yaml.MappingNode):
         where = f"{name}:{root.start_mark.line + 1}"

@@ -59,8 +59,8 @@ class Rewritten:
         self, instance: Instance, scan: InstanceScan, study_map: StudyMap, walk: Walk, end: int, uids: Mapping
     ) -> None:
         self.sop_class_uid, self.transfer_syntax_uid = scan.sop_class_uid, instance.transfer_syntax_uid
-        self.sop_instance_uid = uids.new(scan.sop_instance_uid)
-        self.series_instance_uid = uids.new(scan.series_instance_uid) if scan.series_instance_uid else ""
+        self.sop_instance_uid = uids.text(scan.sop_instance_uid)
+        self.series_instance_uid = uids.text(scan.series_instance_uid) if scan.series_instance_uid else ""
         self.study_instance_uid, self.patient_id = study_map.study_instance_uid, study_map.patient
         self._instance, self._scan, self._walk, self._end, self._uids = instance, scan, walk, end, uids
         walk.edits.sort(key=itemgetter(0))
@@ -135,10 +135,10 @@ class Rewritten:
 
 def edited(source: Source, begin: int, end: int, edits: list[Edit]) -> Iterator[bytes]:
     """The bytes of a source from `begin` to `end` with the sorted edits applied, in pieces of at most about 1 MiB."""
-    pieces = _applied(begin, end, edits)
     if isinstance(source, BytesSource):
-        yield b"".join([_piece(source.data, *piece) for piece in pieces])
+        yield b"".join(_parts(source.data, begin, end, edits))
         return
+    pieces = _applied(begin, end, edits)
     held: list[bytes] = []
     size = 0
     for start, stop, new in pieces:
@@ -176,8 +176,21 @@ def _applied(begin: int, end: int, edits: list[Edit]) -> Iterator[tuple[int, int
         yield at, end, None
 
 
-def _piece(data: bytes, start: int, stop: int, new: bytes | Mask | None) -> bytes:
-    return new if isinstance(new, bytes) else _masked(data[start:stop], new)
+def _parts(data: bytes, begin: int, end: int, edits: list[Edit]) -> list[bytes]:
+    """The same of bytes in memory, without the detour through positions."""
+    parts = []
+    add, at = parts.append, begin
+    for edit in edits:
+        start, stop, new = edit[:3]
+        if at < start:
+            add(data[at:start])
+        elif start < at:
+            raise InvalidInstance("internal", "", start)
+        if new:
+            add(new if isinstance(new, bytes) else _masked(data[start:stop], new))
+        at = stop
+    add(data[at:end])
+    return parts
 
 
 def _masked(part: bytes, mask: Mask | None, begin: int = 0) -> bytes:

@@ -90,9 +90,14 @@ def scan_instance(source: Source) -> InstanceScan:
     return scan_opened(open_instance(source), source.size)
 
 
-def scan_opened(instance: Instance, size: int) -> InstanceScan:
-    """The same for an instance that is open; `size` is the stored one's, in bytes."""
-    found = _Scan(Window(instance.source))
+def scan_opened(instance: Instance, size: int, mentioned: bool = True) -> InstanceScan:
+    """The same for an instance that is open.
+
+    Args:
+      size: of the stored instance, in bytes.
+      mentioned: whether the UIDs that it mentions are wanted; without them sequences are passed over.
+    """
+    found = _Scan(Window(instance.source), mentioned)
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
     except InvalidInstance as bad:
@@ -135,6 +140,12 @@ def _quiet() -> frozenset[int]:
     return _quiet_in_items() - _IDENTIFIERS.keys() - {_PIXEL_DATA}
 
 
+@cache
+def _quiet_identifiers() -> frozenset[int]:
+    """Whatever is neither an identifier nor Pixel Data."""
+    return frozenset(standard.dictionary().keys() - _IDENTIFIERS.keys() - {_PIXEL_DATA})
+
+
 class _Scan:
     """The walk of one scan, and what it gathers.
 
@@ -144,8 +155,9 @@ class _Scan:
       behind_pixels: whether the top-level Pixel Data was passed.
     """
 
-    def __init__(self, window: Window) -> None:
-        self.window = window
+    def __init__(self, window: Window, mentioned: bool) -> None:
+        self.window, self._watched = window, _watched() if mentioned else {}
+        self._quiet = _quiet() if mentioned else _quiet_identifiers()
         self.identifiers: dict[int, str] = {}
         self.mentioned: set[tuple[str, bytes]] = set()
         self.behind_pixels = False
@@ -161,8 +173,8 @@ class _Scan:
 
     def data_set(self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
-        window, watched, top = self.window, _watched(), depth == 0
-        quiet = _quiet() if top else _quiet_in_items()
+        window, watched, top = self.window, self._watched, depth == 0
+        quiet = self._quiet if top else _quiet_in_items()
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
@@ -175,6 +187,10 @@ class _Scan:
                         window.after = skip(window, value, end, encoding)
                     self.behind_pixels, window.due = True, 0
                     continue
+            if not watched:
+                if stop < 0:
+                    window.after = skip(window, value, end, inner(encoding, vr), depth)
+                continue
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
                 continue

@@ -116,6 +116,15 @@ def build_study_map(scans: Iterable[InstanceScan], keys: Keys) -> StudyMap:
     )
 
 
+def lone_study_map(scan: InstanceScan, keys: Keys) -> StudyMap:
+    """The map of an instance that is all there is of its study; it names no UIDs as inside."""
+    if not scan.composite:
+        return StudyMap("", "", "", ())
+    patient_ids = {known_patient_id(scan.patient_id)} - {""}
+    uid = scan.study_instance_uid
+    return StudyMap("", _patient(patient_ids, uid, keys), new_uid(keys, uid), ())
+
+
 def _patient(patient_ids: set[str], study_instance_uid: str, keys: Keys) -> str:
     if patient_ids:
         return patient_pseudonym(keys, min(patient_ids))

@@ -51,6 +51,11 @@ class Mapping:
         self.new = new
         self._known: dict[bytes, bytes | None] = {}
 
+    def text(self, value: str) -> str:
+        """The new value of one original, as text."""
+        new = self.encoded(value.encode())
+        return value if new is None else new.decode()
+
     def encoded(self, raw: bytes) -> bytes | None:
         """The new value of an element, value by value, not yet padded; None where it stays as it is."""
         try:

@@ -1,0 +1,186 @@
+"""What the repository says of itself is so: documents, configurations and names."""
+
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pydicom
+import pytest
+from click.testing import CliRunner
+from pydicom.data import get_testdata_file
+
+from dicomveil import Deidentifier
+from dicomveil.errors import REASONS
+from dicomveil.keys import Keys
+from dicomveil.pseudonyms import patient_pseudonym
+from dicomveil.request import NOT_BUILT, SCHEMA, Request, parse_request
+from dicomveil.uids import new_uid
+from pipelines.cli import anonymize, cli
+from transforms import tables
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+CONFIGS = sorted(ROOT.glob("configs/requests/*.yaml"))
+PACKAGES = ("dicomveil", "transforms", "pipelines")
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every Markdown table in a text, headings and rules aside."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+# -------------------------------------------------------------------------------------------------------- requests
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_request_loads(path: Path) -> None:
+    """A request that the repository offers is one that it obeys."""
+    parse_request(path.read_text("utf-8"), path.name)
+
+
+def test_the_basic_request_says_everything() -> None:
+    """basic.yaml names every member there is, each with its default."""
+    text = read("configs/requests/basic.yaml")
+    assert parse_request(text) == Request()
+    assert re.findall(r"^(\w+):", text, re.MULTILINE) == list(SCHEMA["properties"])
+
+
+def test_the_published_schema_is_the_one_in_use() -> None:
+    """Who checks a request with the published schema gets our answer."""
+    assert json.loads(read("docs/request.schema.json")) == SCHEMA
+
+
+def test_every_member_is_documented() -> None:
+    """docs/requests.md tells of each member and all of its values, and of nothing that isn't built."""
+    documented = {row[0].strip("`"): row[1] for row in rows(read("docs/requests.md"))[1:]}
+    assert list(documented) == list(SCHEMA["properties"])
+    for member, values in documented.items():
+        allowed = SCHEMA["properties"][member].get("enum", [True, False])
+        assert re.findall("`(.+?)`", values) == [str(value).lower() if value in (0, 1) else value for value in allowed]
+    assert not NOT_BUILT & documented.keys()
+
+
+# --------------------------------------------------------------------------------------------------- what comes out
+
+
+def test_every_reason_is_documented() -> None:
+    """docs/reasons.md is the list of reasons, word for word."""
+    documented = rows(read("docs/reasons.md"))[1:]
+    assert documented == [[f"`{name}`", *reason] for name, reason in REASONS.items()]
+
+
+def test_every_column_is_documented() -> None:
+    """docs/audit.md lists each table's columns in their order, with their types."""
+    text = read("docs/audit.md")
+    for schema in (*tables.AUDIT, *tables.RESTRICTED):
+        section = re.split(r"^##+ ", text.split(f"### `{tables.name_of(schema)}/`")[1], flags=re.MULTILINE)[0]
+        columns = [
+            [f"`{field.name}`", "list of struct" if field.name == "changes" else str(field.type)] for field in schema
+        ]
+        assert rows(section)[1:] == columns
+
+
+def test_the_recipe_gives_its_own_example() -> None:
+    """The worked example of docs/identity.md holds, so that another program can check its own derivation by it."""
+    text, keys = read("docs/identity.md"), Keys(bytes(range(32)))
+    for value in (keys.fingerprint, new_uid(keys, "1.2.3"), patient_pseudonym(keys, "4711")):
+        assert f"`{value}`" in text
+
+
+# --------------------------------------------------------------------------------------------------------- the README
+
+
+def test_the_options_of_the_readme_exist() -> None:
+    """Every option and every command that the documents name is one that the command line has."""
+    known = {name for command in cli.commands.values() for option in command.params for name in option.opts}
+    for path in DOCUMENTS:
+        text = path.read_text("utf-8")
+        assert set(re.findall(r"`(--[a-z-]+)", text)) <= known, path.name
+        assert set(re.findall(r"^dicomveil (\w+)|`dicomveil (\w+)", text, re.MULTILINE)) <= {
+            pair for name in cli.commands for pair in ((name, ""), ("", name))
+        }, path.name
+
+
+def test_the_readme_tells_the_exit_statuses_that_help_tells() -> None:
+    """One list of exit statuses."""
+    statuses = re.findall(r"\b([0-3]) (?:all|finished|wrong|failure)", read("README.md").replace("\n", " "))
+    told = CliRunner().invoke(cli, ["--help"]).output
+    assert statuses == re.findall(r"\b([0-3]) (?:all|finished|wrong|failure)", " ".join(told.split())) != []
+
+
+def test_the_readmes_python_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The few lines of Python de-identify an instance."""
+    code = re.search(r"```python\n(.+?)```", read("README.md"), re.DOTALL)
+    assert code
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(cli, ["keygen", "--output", "project.key"]).exit_code == 0
+    names: dict[str, object] = {"data": Path(str(get_testdata_file("CT_small.dcm", download=False))).read_bytes()}
+    exec(code[1], names)
+    (tmp_path / "out.dcm").write_bytes(names["deidentified"])
+    assert pydicom.dcmread(tmp_path / "out.dcm").PatientIdentityRemoved == "YES"
+    assert names["Deidentifier"] is Deidentifier
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """A link inside the repository names a file that is there."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
+        assert (path.parent / target).exists(), target
+
+
+def test_make_targets_are_those_of_the_documents() -> None:
+    """Each `make` that a document names is a target, and the two first ones stand in the README."""
+    targets = set(re.findall(r"^(\w+):", read("Makefile"), re.MULTILINE))
+    assert {"run", "test", "install", "lint", "bench"} <= targets
+    for path in DOCUMENTS:
+        named = re.findall(r"(?:^|`)make (\w+)", path.read_text("utf-8"), re.MULTILINE)
+        assert set(named) <= targets, path.name
+    assert re.findall(r"^make (\w+)", read("README.md"), re.MULTILINE) == ["run", "test"]
+
+
+def test_what_changes_outputs_stands_first() -> None:
+    """The changelog opens with what makes yesterday's input give other bytes today."""
+    unreleased = read("CHANGELOG.md").split("## Unreleased")[1]
+    assert unreleased.split("###")[1].splitlines()[0].strip() == "Changes to output"
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+
+
+def test_the_packages_are_ours_alone() -> None:
+    """No other distribution installs a package of one of our three names, which would shadow it or be shadowed."""
+    owners = importlib.metadata.packages_distributions()
+    assert {name: set(owners[name]) for name in PACKAGES} == {name: {"dicomveil"} for name in PACKAGES}
+
+
+def test_help_needs_no_beam() -> None:
+    """`--help` answers at once: what takes seconds to import is imported when a run needs it."""
+    code = "import sys, pipelines.cli; sys.exit(bool({'apache_beam', 'pyarrow', 'pydicom'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert {option.name for option in anonymize.params} >= {"inputs", "output", "request", "key", "audit", "restricted"}
+
+
+def texts() -> list[Path]:
+    """What is written by hand: code, documents and configurations."""
+    kinds = (".py", ".md", ".yaml", ".toml", ".json", "")
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "tools", "docs", "configs", ".ci")]
+    found = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
+    return [path for path in found if path.suffix in kinds and path.is_file() and "cache" not in str(path)]
+
+
+def test_the_repository_stands_alone() -> None:
+    """No file names a place on the machine it was written on, or a number of an issue."""
+    machine = re.compile(r"(?<![\w.])/(?:work|home|root|tmp)/\w")
+    issue = re.compile(r"(?:^|[\s(])#\d+\b|\bissue \d", re.MULTILINE)
+    for path in texts():
+        text = path.read_text("utf-8", "ignore")
+        assert not machine.search(text), path
+        assert not issue.search(text), path
