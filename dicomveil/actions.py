@@ -8,7 +8,7 @@ leaves it. What must be settled with knowledge of other elements is noted on the
 from collections.abc import Sequence
 from typing import Final
 
-from dicomveil import dummies, standard
+from dicomveil import charset, dummies, standard
 from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
 from dicomveil.stream import ENCODINGS, Encoding
 from dicomveil.walk import Walk
@@ -79,8 +79,14 @@ def supply_patient(walk: Walk, decision: Decision, encoding: Encoding) -> bytes:
 
 def nested_patient_id(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
     """The pseudonym of the Patient ID that stands in an Item, which may be another patient's."""
-    new = walk.patient_ids.encoded(walk.window.slice(element.value, element.stop))
-    return None if new is None else encoding.element(decision.tag, decision.vr, new)
+    text = charset.decode(walk.window.slice(element.value, element.stop), walk.character_set(element.parent))
+    return encoding.element(decision.tag, decision.vr, walk.pseudonym(text).encode())
+
+
+def note_character_set(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Keep the character set, for text that must be read in this data set or Item."""
+    walk.character_sets[element.parent] = walk.window.slice(element.value, element.stop).decode("latin-1").strip(" \0")
+    return None
 
 
 def note_scheme(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:

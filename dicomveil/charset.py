@@ -23,5 +23,5 @@ def decode(raw: bytes, specific_character_set: str) -> str:
             warnings.simplefilter("error")
             encodings = convert_encodings([term.strip() for term in specific_character_set.split("\\")])
             return str(decode_bytes(raw, encodings, TEXT_VR_DELIMS))
-    except (UserWarning, UnicodeError, LookupError):
+    except (UserWarning, ValueError, LookupError):
         return raw.decode("latin-1")

@@ -20,6 +20,7 @@ RECIPE: Final = 1
 PATIENT_NAME: Final = 0x00100010
 PATIENT_ID: Final = 0x00100020
 CODING_SCHEME: Final = 0x00080102
+SPECIFIC_CHARACTER_SET: Final = 0x00080005
 ENCAPSULATED_DOCUMENT: Final = 0x00420011
 _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
     "X": actions.removed,
@@ -109,6 +110,8 @@ class DecisionTable:
         if special:
             return make(special[0], rule, act=special[1])
         action = self._action(sop_class_uid, path, tag, code)
+        if action == "D" and vr == "UI":
+            action = "U"  # a constant would make one of many; a mapped UID is a dummy too
         if action == "U" and vr != "SQ":
             return make("U", rule, act=actions.map_uid)
         if action in _CONSTANTS:
@@ -153,6 +156,8 @@ def _special(tag: int, code: str, top: bool) -> tuple[str, Act] | None:
         return "D", actions.patient
     if tag == PATIENT_ID:
         return "D", actions.nested_patient_id
+    if tag == SPECIFIC_CHARACTER_SET:
+        return "K", actions.note_character_set
     if code == "code-meaning":
         return "D", actions.code_meaning
     if tag == CODING_SCHEME:

@@ -38,5 +38,5 @@ class Deidentifier:
           InvalidInstance: it can't be done safely. Carries reason, tag path and offset, never a value.
         """
         instance = open_instance(BytesSource(data))
-        scan = scan_opened(instance, len(data), mentioned=False)
+        scan = scan_opened(instance, len(data))
         return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys)).to_bytes()

@@ -24,6 +24,6 @@ def settle_documents(walk: Walk, encoding: Encoding, document: Decision) -> None
     for element, _ in walk.notes.get(DOCUMENT, ()):
         new = encoding.element(DOCUMENT, "OB", dummy)
         walk.edits.append(Edit(element.start, element.stop, new, None, DOCUMENT, element.vr, document))
-        for length, _ in walk.notes.get(LENGTH, ()):
-            new = encoding.element(LENGTH, "UL", encoding.u32.pack(len(dummy)))
-            walk.edits.append(Edit(length.start, length.stop, new, None, LENGTH, length.vr, _LENGTH))
+    for element, _ in walk.notes.get(LENGTH, ()):
+        new = encoding.element(LENGTH, "UL", encoding.u32.pack(len(dummy)))
+        walk.edits.append(Edit(element.start, element.stop, new, None, LENGTH, element.vr, _LENGTH))

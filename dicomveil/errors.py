@@ -122,9 +122,9 @@ class Unsuitable(DicomveilError):
         )
         self.reason, self.path, self.offset = reason, path, offset
 
-    def inside(self, tag: str, item: int | None) -> "Unsuitable":
-        """The same, found in an Item of a sequence; None where the Item isn't known."""
-        step = tag if item is None else f"{tag}[{item}]"
+    def inside(self, tag: str, item: int) -> "Unsuitable":
+        """The same, found in an Item of a sequence."""
+        step = f"{tag}[{item}]"
         return type(self)(self.reason, f"{step}.{self.path}" if self.path else step, self.offset)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, int]]:

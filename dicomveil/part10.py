@@ -19,7 +19,6 @@ from dicomveil.stream import (
     InflatedSource,
     Source,
     Window,
-    inner,
     skip,
     tag_text,
 )
@@ -203,7 +202,7 @@ def _fits(encoding: Encoding, source: Source, begin: int) -> bool:
             if tag <= last:
                 return False
             if stop < 0:
-                window.after = skip(window, value, window.size, inner(encoding, vr))
+                window.after = skip(window, value, window.size, encoding, vr, tag)
             last, count, unknown = tag, count + 1, unknown + (not _plausible(tag))
     except InvalidInstance:
         return False
@@ -216,7 +215,7 @@ def _encapsulated(encoding: Encoding, source: Source, begin: int) -> bool:
         if stop < 0:
             if tag == _PIXEL_DATA:
                 return True
-            window.after = skip(window, value, window.size, inner(encoding, vr))
+            window.after = skip(window, value, window.size, encoding, vr, tag)
         elif not tag:
             break
     return False

@@ -38,7 +38,7 @@ def settle_pixels(walk: Walk, encoding: Encoding, transfer_syntax_uid: str) -> N
     """
     if not any(tag in walk.notes for tag in (FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA)):
         return
-    layout = {tag: number for tag in LAYOUT if (number := _number(walk, encoding, tag)) is not None}
+    layout = _layout(walk, encoding)
     bits = _embedded_overlays(walk, encoding, layout)
     native = transfer_syntax_uid in UNCOMPRESSED_UIDS or transfer_syntax_uid in DEFLATED_UIDS
     for tag in (FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA):
@@ -54,14 +54,23 @@ def settle_pixels(walk: Walk, encoding: Encoding, transfer_syntax_uid: str) -> N
                 walk.edits.append(Edit(element.value, stop, mask, None, tag, element.vr, _OVERLAY_BITS))
 
 
-def _number(walk: Walk, encoding: Encoding, tag: int) -> int | None:
-    """The value of a US attribute or of Number of Frames; None where it is absent or no number."""
-    for _, raw in walk.notes.get(tag, ()):
-        if tag == FRAMES:
-            text = raw.strip(b" \0") or b"1"
-            return int(text) if text.isdigit() else None
-        return encoding.u16.unpack(raw)[0] if len(raw) == 2 else None
-    return None
+def _layout(walk: Walk, encoding: Encoding) -> dict[int, int]:
+    """What is said of how the pixels are laid out; nothing at all where any of it can't be read or is contradicted."""
+    layout: dict[int, int] = {}
+    for tag in LAYOUT:
+        for _, raw in walk.notes.get(tag, ()):
+            number = _number(raw, tag, encoding)
+            if number is None or layout.setdefault(tag, number) != number:
+                return {}
+    return layout
+
+
+def _number(raw: bytes, tag: int, encoding: Encoding) -> int | None:
+    """The value of a US attribute or of Number of Frames; None where it is no number."""
+    if tag == FRAMES:
+        text = raw.strip(b" \0")
+        return int(text) if text.isdigit() else None
+    return int(encoding.u16.unpack(raw)[0]) if len(raw) == 2 else None
 
 
 def _embedded_overlays(walk: Walk, encoding: Encoding, layout: dict[int, int]) -> frozenset[int]:
@@ -100,8 +109,7 @@ def _mask(bits: frozenset[int], allocated: int, big: bool) -> Mask:
 def _drop_behind(walk: Walk, encoding: Encoding, element: Element, tag: int, layout: dict[int, int]) -> int:
     """Drop the bytes behind the last pixel, if it is known where that is; where the pixels stop."""
     allocated = {FLOAT_PIXEL_DATA: 32, DOUBLE_FLOAT_PIXEL_DATA: 64}.get(tag, layout.get(BITS_ALLOCATED))
-    known = allocated and layout.get(ROWS) and layout.get(COLUMNS) and (FRAMES in layout or FRAMES not in walk.notes)
-    if not allocated or not known:
+    if not allocated or not layout.get(ROWS) or not layout.get(COLUMNS):
         return element.stop
     pixels = layout[ROWS] * layout[COLUMNS] * layout.get(SAMPLES, 1) * layout.get(FRAMES, 1)
     length = (pixels * allocated + 7) // 8

@@ -178,7 +178,7 @@ def _applied(begin: int, end: int, edits: list[Edit]) -> Iterator[tuple[int, int
 
 def _parts(data: bytes, begin: int, end: int, edits: list[Edit]) -> list[bytes]:
     """The same of bytes in memory, without the detour through positions."""
-    parts = []
+    parts: list[bytes] = []
     add, at = parts.append, begin
     for edit in edits:
         start, stop, new = edit[:3]
@@ -208,7 +208,7 @@ class Rewriter:
     def __init__(self, table: DecisionTable, keys: Keys) -> None:
         self._table, self._keys = table, keys
         self._document = table.decision(DOCUMENT)
-        self._uids, self._patient_ids = Mapping(partial(new_uid, keys)), Mapping(self._nested_patient_id)
+        self._uids = Mapping(partial(new_uid, keys))
 
     def rewrite(self, source: Source, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = "") -> Rewritten:
         """De-identify one instance.
@@ -234,7 +234,7 @@ class Rewriter:
             self._check_private_sop_class()
         uids = _OneGiven(self._uids, scan.sop_instance_uid, sop_instance_uid) if sop_instance_uid else self._uids
         marks = self._table.marks if scan.composite else [mark for mark in self._table.marks if mark.tag != PATIENT_ID]
-        walk = Walk(Window(instance.source), uids, study_map.patient, self._patient_ids, marks)
+        walk = Walk(Window(instance.source), uids, study_map.patient, self._pseudonym, marks)
         end = walk.run(instance.begin, instance.encoding, self._table.node(scan.sop_class_uid))
         settle_pixels(walk, instance.encoding, instance.transfer_syntax_uid)
         if DOCUMENT in walk.notes:
@@ -245,7 +245,7 @@ class Rewriter:
         if self._table.request.private_sop_class == "quarantine":
             raise InvalidInstance("private-sop-class", tag_text(SOP_CLASS))
 
-    def _nested_patient_id(self, patient_id: str) -> str:
+    def _pseudonym(self, patient_id: str) -> str:
         return patient_pseudonym(self._keys, patient_id) if known_patient_id(patient_id) else ""
 
 

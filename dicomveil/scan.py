@@ -37,14 +37,15 @@ _IDENTIFIERS: Final = {
     FRAME_OF_REFERENCE: "frame_of_reference_uid",
 }
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
+_TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
 
 _SEQUENCE: Final = ""  # in place of a role: what a tag is that must be a sequence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InstanceScan:
-    """One instance as the plan sees it; "" for what it lacks.
+    """One instance as the plan sees it; "" for what it lacks. Its repr tells nothing: it holds originals.
 
     Attributes:
       sop_class_uid: of the data set, not of the file meta.
@@ -90,14 +91,9 @@ def scan_instance(source: Source) -> InstanceScan:
     return scan_opened(open_instance(source), source.size)
 
 
-def scan_opened(instance: Instance, size: int, mentioned: bool = True) -> InstanceScan:
-    """The same for an instance that is open.
-
-    Args:
-      size: of the stored instance, in bytes.
-      mentioned: whether the UIDs that it mentions are wanted; without them sequences are passed over.
-    """
-    found = _Scan(Window(instance.source), mentioned)
+def scan_opened(instance: Instance, size: int) -> InstanceScan:
+    """The same for an instance that is open; `size` is the stored one's, in bytes."""
+    found = _Scan(Window(instance.source))
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
     except InvalidInstance as bad:
@@ -140,12 +136,6 @@ def _quiet() -> frozenset[int]:
     return _quiet_in_items() - _IDENTIFIERS.keys() - {_PIXEL_DATA}
 
 
-@cache
-def _quiet_identifiers() -> frozenset[int]:
-    """Whatever is neither an identifier nor Pixel Data."""
-    return frozenset(standard.dictionary().keys() - _IDENTIFIERS.keys() - {_PIXEL_DATA})
-
-
 class _Scan:
     """The walk of one scan, and what it gathers.
 
@@ -155,9 +145,8 @@ class _Scan:
       behind_pixels: whether the top-level Pixel Data was passed.
     """
 
-    def __init__(self, window: Window, mentioned: bool) -> None:
-        self.window, self._watched = window, _watched() if mentioned else {}
-        self._quiet = _quiet() if mentioned else _quiet_identifiers()
+    def __init__(self, window: Window) -> None:
+        self.window = window
         self.identifiers: dict[int, str] = {}
         self.mentioned: set[tuple[str, bytes]] = set()
         self.behind_pixels = False
@@ -173,8 +162,8 @@ class _Scan:
 
     def data_set(self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
-        window, watched, top = self.window, self._watched, depth == 0
-        quiet = self._quiet if top else _quiet_in_items()
+        window, watched, top = self.window, _watched(), depth == 0
+        quiet = _quiet() if top else _quiet_in_items()
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
@@ -184,13 +173,9 @@ class _Scan:
                         raise InvalidInstance("trailing-data", tag_text(tag), start)
                 elif tag == _PIXEL_DATA:
                     if stop < 0:
-                        window.after = skip(window, value, end, encoding)
+                        window.after = skip(window, value, end, encoding, vr, tag)
                     self.behind_pixels, window.due = True, 0
                     continue
-            if not watched:
-                if stop < 0:
-                    window.after = skip(window, value, end, inner(encoding, vr), depth)
-                continue
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
@@ -201,12 +186,12 @@ class _Scan:
             inside = inner(encoding, vr)
             if tag & 0x10000 or tag == _PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
                 if stop < 0:
-                    window.after = skip(window, value, end, inside, depth)
+                    window.after = skip(window, value, end, encoding, vr, tag, depth)
                 continue
             if depth >= MAX_DEPTH:
                 raise InvalidInstance("nesting", tag_text(tag), start)
             number = 0
-            for _, content, behind in items(window, value, stop, end, inside):
+            for _, content, behind in items(window, value, stop, end, inside, tag):
                 limit = behind if behind >= 0 else stop if stop >= 0 else end
                 try:
                     self.data_set(content, limit, behind < 0, inside, depth + 1)
@@ -219,7 +204,12 @@ class _Scan:
         if stop < 0 or stop - value > _LONGEST_IDENTIFIER:
             raise InvalidInstance("length", tag_text(tag), start)
         raw = self.window.slice(value, stop)
-        text = charset.decode(raw, self.identifiers.get(SPECIFIC_CHARACTER_SET, "")).strip(" \0")
+        if tag == SOP_CLASS and STUDY_INSTANCE in self.identifiers:
+            raise InvalidInstance("trailing-data", tag_text(tag), start)  # a second data set begins
+        text = raw.decode("latin-1")
+        if tag in _TEXTS:
+            text = charset.decode(raw, self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
+        text = text.strip(" \0")
         if tag in _SINGLE and "\\" in text:
             raise InvalidInstance("several-values", tag_text(tag), start)
         if self.identifiers.setdefault(tag, text) != text:

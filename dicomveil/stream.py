@@ -18,6 +18,7 @@ INFLATE_LIMIT: Final = 1 << 31
 
 UNDEFINED: Final = 0xFFFFFFFF
 NEVER: Final = 1 << 32  # a tag that none reaches
+_LONGEST_SHORT: Final = 0xFFFE
 ITEM: Final = 0xFFFEE000
 ITEM_DELIMITER: Final = 0xFFFEE00D
 SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
@@ -171,12 +172,13 @@ class Window:
       due: a tag from which on every element is yielded again, quiet or not.
     """
 
-    __slots__ = ("_chunk", "_source", "after", "base", "buffer", "due", "size")
+    __slots__ = ("_chunk", "_not_zero", "_source", "after", "base", "buffer", "due", "size")
 
     def __init__(self, source: Source) -> None:
         self._source, self._chunk = source, CHUNK
         self.buffer: bytes = getattr(source, "data", b"")
         self.base, self.size, self.after, self.due = 0, source.size, -1, NEVER
+        self._not_zero = -1  # the last position known to hold another byte than zero
 
     def load(self, position: int, length: int) -> None:
         """Slide so that `length` bytes from `position` are in the buffer.
@@ -201,10 +203,13 @@ class Window:
         return self.buffer[at : at + stop - start]
 
     def zeros(self, position: int) -> bool:
-        """Whether nothing but zero bytes follows up to the end."""
+        """Whether nothing but zero bytes follows up to the end. What is learned is remembered."""
+        if position <= self._not_zero:
+            return False
         while position < self.size:
             piece = self._source.read(position, LARGEST_CHUNK)
             if not piece or piece.strip(b"\0"):
+                self._not_zero = position + len(piece) - len(piece.lstrip(b"\0"))
                 return False
             position += len(piece)
         return True
@@ -240,10 +245,13 @@ class Encoding:
 
     def header(self, tag: int, vr: str, length: int) -> bytes:
         """The bytes before a value: tag, VR where it is written, and length (-1 for undefined)."""
-        length &= UNDEFINED
+        if length < 0:
+            length = UNDEFINED
         if self.implicit:
             return self.item.pack(tag >> 16, tag & 0xFFFF, length)
         code = vr.encode()
+        if length > _LONGEST_SHORT and code in SHORT_VRS:
+            code = b"UN"  # the way to write a value that is too long for its VR (PS3.5 6.2.2)
         if code in SHORT_VRS:
             return self._short.pack(tag >> 16, tag & 0xFFFF, code, length)
         return self._long.pack(tag >> 16, tag & 0xFFFF, code, 0, length)
@@ -314,7 +322,7 @@ def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods 
                     raise InvalidInstance("item", "", position)
                 window.after = position + 8
                 return
-            elif not delimited and _padding(window, position, end):
+            elif not tag and not delimited and _padding(window, position, end):
                 break
             else:
                 raise InvalidInstance("vr", tag_text(tag), position)
@@ -325,7 +333,7 @@ def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods 
             buffer, base = window.buffer, window.base
             continue
         stop = value + length
-        if stop > end:
+        if stop > end or length == UNDEFINED:
             stop = _undefined(window, tag, vr, position, length, stop, end)
         elif ((tag in quiet and vr != b"SQ") or tag & private) and tag < window.due:
             position = stop
@@ -357,11 +365,11 @@ def _implicit_elements(
                 raise InvalidInstance("item", "", position)
             window.after = position + 8
             return
-        if not group and not delimited and _padding(window, position, end):
-            break
         tag, value = group << 16 | element, position + 8
+        if not tag and not delimited and _padding(window, position, end):
+            break
         stop = value + length
-        if stop > end:
+        if stop > end or length == UNDEFINED:
             stop = _undefined(window, tag, b"", position, length, stop, end)
         elif (tag in quiet or tag & private) and tag < window.due:
             position = stop
@@ -399,13 +407,16 @@ def _load_header(window: Window, position: int, end: int, length: int) -> None:
     window.load(position, available)
 
 
-def items(window: Window, position: int, stop: int, end: int, encoding: Encoding) -> Iterator[tuple[int, int, int]]:
+def items(
+    window: Window, position: int, stop: int, end: int, encoding: Encoding, tag: int
+) -> Iterator[tuple[int, int, int]]:
     """The Items of a sequence, or the fragments of encapsulated Pixel Data.
 
     Args:
       position: where the value starts.
       stop: where it stops, or -1 where a Sequence Delimitation Item says so.
       end: what may hold it at the most.
+      tag: of the sequence, for errors.
 
     Yields:
       (start, content, stop) of each; `stop` is -1 for an undefined length, and then the consumer says in
@@ -431,30 +442,42 @@ def items(window: Window, position: int, stop: int, end: int, encoding: Encoding
                     return
                 if position + 8 == bound and length == 0:  # a delimiter although the length is given: harmless, kept
                     return
-            raise InvalidInstance("item", "", position)
+            raise InvalidInstance("item", tag_text(tag), position)
         content = position + 8
         behind = content + length if length != UNDEFINED else -1
         if behind > bound:
-            raise InvalidInstance("truncated" if bound == window.size else "length", "", position)
+            raise InvalidInstance("truncated" if bound == window.size else "length", tag_text(tag), position)
         yield position, content, behind
         position = behind if behind >= 0 else window.after
     if delimited:
-        raise InvalidInstance("truncated" if bound == window.size else "item", "", position)
+        raise InvalidInstance("truncated" if bound == window.size else "item", tag_text(tag), position)
 
 
-def skip(window: Window, position: int, end: int, encoding: Encoding, depth: int = 0) -> int:
-    """Where a sequence or Pixel Data of undefined length ends, the delimiter included.
+def skip(window: Window, position: int, end: int, encoding: Encoding, vr: bytes, tag: int, depth: int = 0) -> int:
+    """Where a sequence or encapsulated Pixel Data of undefined length ends, the delimiter included.
+
+    Args:
+      encoding: of the element; that of its Items follows from it and from the VR.
+      vr: of the element. Under OB and OW its Items are fragments, which have a length and no elements (PS3.5 A.4).
+      tag: of the element, for errors.
 
     Raises:
       InvalidInstance: as `items` and `elements` do, and "nesting" past 512.
     """
     if depth >= MAX_DEPTH:
-        raise InvalidInstance("nesting", "", position)
-    for _, content, stop in items(window, position, -1, end, encoding):
+        raise InvalidInstance("nesting", tag_text(tag), position)
+    inside, number = inner(encoding, vr), 0
+    for item, content, stop in items(window, position, -1, end, inside, tag):
         if stop < 0:
-            for _, vr, _, value, behind in encoding.elements(window, content, end, True):
-                if behind < 0:
-                    window.after = skip(window, value, end, inner(encoding, vr), depth + 1)
+            if vr in (b"OB", b"OW"):
+                raise InvalidInstance("item", tag_text(tag), item)
+            try:
+                for nested, nested_vr, _, value, behind in inside.elements(window, content, end, True):
+                    if behind < 0:
+                        window.after = skip(window, value, end, inside, nested_vr, nested, depth + 1)
+            except InvalidInstance as bad:
+                raise bad.inside(tag_text(tag), number) from None
+        number += 1
     return window.after
 
 

@@ -7,7 +7,7 @@ instance alone. The full table of old and new goes to the crosswalk.
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from dicomveil.keys import Keys
 from dicomveil.pseudonyms import known_patient_id, patient_pseudonym, study_pseudonym
@@ -17,7 +17,8 @@ from dicomveil.uids import new_uid, uid_token
 _NON_PATIENT: Final = b"non-patient"
 
 
-class UIDLink(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class UIDLink:
     """One line of the crosswalk of UIDs.
 
     Attributes:
@@ -31,7 +32,8 @@ class UIDLink(NamedTuple):
     inside: bool
 
 
-class PatientLink(NamedTuple):
+@dataclass(frozen=True, repr=False)
+class PatientLink:
     """One line of the crosswalk of patients; `original` is "" where the study has no Patient ID."""
 
     original: str

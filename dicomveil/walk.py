@@ -76,24 +76,39 @@ class Walk:
       window: the view of the source.
       uids: the new UIDs.
       patient: the pseudonym of the study's patient; "" for objects that are no patient's.
-      patient_ids: the pseudonyms of Patient IDs in Items.
+      pseudonym: gives that of a Patient ID in an Item.
+      character_sets: Specific Character Set by the Item that holds it; None for the top level.
       edits: what to change, not in order; plain tuples of `Edit`'s fields, which are quicker to make.
       mapped: the encoded values of UI elements met.
       notes: elements that an action wants looked at when the walk is done, by tag; with the value of short ones.
       scheme: the Item that last held a Coding Scheme Designator, and the designator.
     """
 
-    __slots__ = ("_marks", "edits", "mapped", "notes", "patient", "patient_ids", "scheme", "uids", "window")
+    __slots__ = (
+        "_growth",
+        "_marks",
+        "character_sets",
+        "edits",
+        "mapped",
+        "notes",
+        "patient",
+        "pseudonym",
+        "scheme",
+        "uids",
+        "window",
+    )
 
     def __init__(
-        self, window: Window, uids: Mapping, patient: str, patient_ids: Mapping, marks: Sequence[Decision]
+        self, window: Window, uids: Mapping, patient: str, pseudonym: Callable[[str], str], marks: Sequence[Decision]
     ) -> None:
-        self.window, self.uids, self.patient, self.patient_ids = window, uids, patient, patient_ids
+        self.window, self.uids, self.patient, self.pseudonym = window, uids, patient, pseudonym
+        self.character_sets: dict[Path | None, str] = {}
         self.edits: list[Edit] = []
         self.mapped: list[bytes] = []
         self.notes: dict[int, list[tuple[Element, bytes]]] = {}
         self.scheme: tuple[Path | None, bytes] = None, b""
         self._marks = list(marks)
+        self._growth = [0]  # of all edits up to each
 
     def run(self, begin: int, encoding: Encoding, node: Node) -> int:
         """Walk a whole data set, add the marks it lacks, and return where its last element ends.
@@ -105,6 +120,12 @@ class Walk:
         end = self._data_set(begin, self.window.size, False, encoding, node, None, 0)
         self._mark(NEVER, end, encoding)
         return end
+
+    def character_set(self, parent: Path | None) -> str:
+        """The Specific Character Set that holds in an Item: its own, or the nearest around it."""
+        while parent is not None and parent not in self.character_sets:
+            parent = parent.parent
+        return self.character_sets.get(parent, "")
 
     def _data_set(
         self, position: int, end: int, delimited: bool, encoding: Encoding, node: Node, parent: Path | None, depth: int
@@ -126,7 +147,7 @@ class Walk:
                     if stop >= 0 and vr != b"SQ":
                         continue
                     if tag == PIXEL_DATA and vr in (b"OB", b"OW"):
-                        window.after = skip(window, value, end, encoding)
+                        window.after = skip(window, value, end, encoding, vr, tag)
                         continue
                     if vr not in (b"SQ", b"UN"):
                         raise InvalidInstance("undefined-length", tag_text(tag), start)
@@ -134,14 +155,14 @@ class Walk:
                 literal = decision.literal
                 if literal is not None:
                     if stop < 0:
-                        window.after = stop = self._skip(tag, value, end, inner(encoding, vr))
+                        window.after = stop = skip(window, value, end, encoding, vr, tag)
                     if stop != value or decision.action != "Z":
                         add((start, stop, literal[index], parent, tag, vr, decision))  # type: ignore[arg-type]
                     continue
                 if decision.act is not None:
                     undefined = stop < 0
                     if undefined:
-                        window.after = stop = self._skip(tag, value, end, inner(encoding, vr))
+                        window.after = stop = skip(window, value, end, encoding, vr, tag)
                     new = decision.act(self, decision, encoding, Element(vr, start, value, stop, parent, undefined))
                     if new is not None:
                         add((start, stop, new, parent, tag, vr, decision))  # type: ignore[arg-type]
@@ -153,7 +174,8 @@ class Walk:
             if depth >= MAX_DEPTH:
                 raise InvalidInstance("nesting", tag_text(tag), start)
             inside, child, number, before = inner(encoding, vr), node.child(tag), 0, len(edits)
-            for item, content, behind in items(window, value, stop, end, inside):
+            behind_last = value
+            for item, content, behind in items(window, value, stop, end, inside, tag):
                 limit = behind if behind >= 0 else stop if stop >= 0 else end
                 first = len(edits)
                 try:
@@ -162,26 +184,22 @@ class Walk:
                     raise bad.inside(tag_text(tag), number) from None
                 if behind >= 0 and len(edits) > first:
                     self._relength(item + 4, inside, behind - content, first)
-                number += 1
+                number, behind_last = number + 1, behind if behind >= 0 else window.after
             if decision is not None and decision.items is not None:
-                at = stop if stop >= 0 else window.after - 8
-                add((at, at, decision.items[inside.index], parent, tag, vr, decision))  # type: ignore[arg-type]
+                add((behind_last, behind_last, decision.items[inside.index], parent, tag, vr, decision))  # type: ignore[arg-type]
             if stop >= 0 and len(edits) > before:
                 self._relength(value - 4, encoding, stop - value, before)
             window.due = due
         return window.after
 
     def _relength(self, position: int, encoding: Encoding, length: int, first: int) -> None:
-        """Write a length again that stands around the edits from the `first` on."""
-        new = length + sum(len(edit[2]) + edit[0] - edit[1] for edit in self.edits[first:])
-        if new != length:
-            self.edits.append((position, position + 4, encoding.u32.pack(new), None, 0, b"", None))  # type: ignore[arg-type]
-
-    def _skip(self, tag: int, value: int, end: int, encoding: Encoding) -> int:
-        try:
-            return skip(self.window, value, end, encoding)
-        except InvalidInstance as bad:
-            raise bad.inside(tag_text(tag), None) from None
+        """Write a length again that stands around the edits from the `first` on. Each edit is summed once."""
+        growth = self._growth
+        for start, stop, new, *_ in self.edits[len(growth) - 1 :]:
+            growth.append(growth[-1] + len(new) + start - stop)
+        if growth[-1] != growth[first]:
+            new = encoding.u32.pack(length + growth[-1] - growth[first])
+            self.edits.append((position, position + 4, new, None, 0, b"", None))  # type: ignore[arg-type]
 
     def _due(self) -> int:
         """The tag of the next mark that the data set must hold."""

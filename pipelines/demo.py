@@ -33,6 +33,21 @@ SHOWN: Final = (
     "FrameOfReferenceUID",
 )  # fmt: skip
 
+_NEXT: Final = f"""
+Where to look next:
+  {HERE}/output                       the instances, by patient, study and series
+  {HERE}/output-audit/summary.json    the run in numbers; instances/ lists every change (docs/audit.md)
+  {HERE}/output-restricted/crosswalk  who is who: keep it where the originals are
+  dicomveil explain                 what happens to each attribute, and which row says so
+
+Ask the audit which rules did the most:
+  .venv/bin/python -c "
+import collections, pyarrow.parquet as pq
+rows = pq.read_table('{HERE}/output-audit/instances').to_pylist()
+done = collections.Counter((c['keyword'], c['action'], c['rule']) for row in rows for c in row['changes'])
+print(*done.most_common(10), sep='\\n')"
+"""
+
 
 def main() -> int:
     """Build the input, run the job, show what it did."""
@@ -44,19 +59,12 @@ def main() -> int:
     if not key.exists():
         subprocess.run([sys.executable, "-m", "pipelines", "keygen", "--output", str(key)], check=True)
     command = ["anonymize", "--input", str(HERE / "input"), "--output", str(HERE / "output"), "--key", f"file:{key}"]
-    console.print(f"$ dicomveil {' '.join(command)}\n", highlight=False)
+    console.print(f"$ dicomveil {' '.join(command)}\n", highlight=False, soft_wrap=True)
     status = subprocess.run([sys.executable, "-m", "pipelines", *command, *sys.argv[1:]]).returncode
     if status not in (0, 3):
         return status
     _show(console)
-    console.print(
-        f"\nWhere to look next:\n"
-        f"  {HERE}/output                       the instances, by patient, study and series\n"
-        f"  {HERE}/output-audit/summary.json    the run in numbers; instances/ lists every change (docs/audit.md)\n"
-        f"  {HERE}/output-restricted/crosswalk  who is who: keep it where the originals are\n"
-        f"  dicomveil explain                 what happens to each attribute, and which row says so",
-        highlight=False,
-    )
+    console.print(_NEXT, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

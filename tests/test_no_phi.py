@@ -38,7 +38,41 @@ MARKS = [
     MARK.encode(), MARK.lower().encode(), MARK.upper().encode(), MARK.encode("utf-16-le"), UID_MARK.encode(),
     DATE_MARK.encode(), struct.pack("<HH", NUMBER_MARK, NUMBER_MARK), struct.pack(">HH", NUMBER_MARK, NUMBER_MARK),
 ]  # fmt: skip
-VRS = "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SS ST SV TM UC UI UL UN UR US UT UV".split()
+VRS = [
+    "AE",
+    "AS",
+    "AT",
+    "CS",
+    "DA",
+    "DS",
+    "DT",
+    "FD",
+    "FL",
+    "IS",
+    "LO",
+    "LT",
+    "OB",
+    "OD",
+    "OF",
+    "OL",
+    "OV",
+    "OW",
+    "PN",
+    "SH",
+    "SL",
+    "SS",
+    "ST",
+    "SV",
+    "TM",
+    "UC",
+    "UI",
+    "UL",
+    "UN",
+    "UR",
+    "US",
+    "UT",
+    "UV",
+]
 REPORTS = "1.2.840.10008.5.1.4.1.1.88.22"
 RT_PLANS = "1.2.840.10008.5.1.4.1.1.481.5"
 CODE_MEANING = 0x00080104  # kept where its scheme is registered
@@ -92,7 +126,10 @@ def everything(syntax: Syntax, node: Node, inside: Node) -> dict[int, bytes]:
 
 def private(syntax: Syntax) -> dict[int, bytes]:
     """Marks in private elements of every VR, under creators that bear one, in sequences and under UN."""
-    elements = {0x00290010: syntax.element(0x00290010, "LO", MARK + " 1.0"), 0x00090011: syntax.element(0x00090011, "LO", MARK)}
+    elements = {
+        0x00290010: syntax.element(0x00290010, "LO", MARK + " 1.0"),
+        0x00090011: syntax.element(0x00090011, "LO", MARK),
+    }
     for number, vr in enumerate(VRS):
         tag = 0x00291000 + number
         elements[tag] = syntax.element(tag, vr, marked(vr))
@@ -193,7 +230,9 @@ FAILURES: dict[str, Callable[[], object]] = {
 
 
 def conflict() -> None:
-    scans = [scan_instance(BytesSource(with_elements((0x00100020, E.element(0x00100020, "LO", MARK + n))))) for n in "12"]
+    scans = [
+        scan_instance(BytesSource(with_elements((0x00100020, E.element(0x00100020, "LO", MARK + n))))) for n in "12"
+    ]
     study_map = build_study_map(scans, KEYS)
     assert marks_in(repr(study_map).encode() + study_map.encode()) == []
     data = BytesSource(with_elements())
@@ -222,7 +261,16 @@ def test_what_is_shown_of_values_is_nothing() -> None:
     scan = scan_instance(source)
     study_map = build_study_map((scan,), KEYS)
     rewritten = Rewriter(compile_request(Request()), KEYS).rewrite(source, scan, study_map)
-    shown = [scan, study_map, source, rewritten, KEYS, ENGINE, *uid_links([scan], KEYS), *patient_links([scan], study_map)]
+    shown = [
+        scan,
+        study_map,
+        source,
+        rewritten,
+        KEYS,
+        ENGINE,
+        *uid_links([scan], KEYS),
+        *patient_links([scan], study_map),
+    ]
     shown += [rewritten.changes, rewritten.counts, rewritten.name]
     assert [type(it).__name__ for it in shown if marks_in(repr(it).encode())] == []
 

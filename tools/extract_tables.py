@@ -2,8 +2,8 @@
 
     extract_tables.py FOLDER
 
-FOLDER holds `e1_1/`, `types/`, `dictionary/`, `uids/` and `safe_private/`. What is written to `dicomveil/tables/` is plain
-CSV, sorted, so that a new edition is read in review as a difference of rows. The supplement there is ours, and read.
+FOLDER holds `e1_1/`, `types/`, `dictionary/`, `uids/` and `safe_private/`. What is written to `dicomveil/tables/` is
+plain CSV, sorted, so that a new edition is read in review as a difference of rows. The supplement there is ours.
 """
 
 import csv

@@ -164,9 +164,9 @@ class _WriteCrosswalksFn(beam.DoFn):
         for token, encoded in plans.read_studies(self._folder, bucket):
             study_map, study = StudyMap.decode(encoded), scans[token]
             links = list(uid_links(study, self._keys))
-            uids.extend(link._asdict() | {"late": False} for link in links)
+            uids.extend(vars(link) | {"late": False} for link in links)
             new = study_map.study_instance_uid
-            patients.extend(link._asdict() | {"study_instance_uid": new} for link in patient_links(study, study_map))
+            patients.extend(vars(link) | {"study_instance_uid": new} for link in patient_links(study, study_map))
             studies.append(_study(study_map, study, sum(link.inside for link in links), len(links)))
         for zone, schema, rows in (
             ("restricted", tables.CROSSWALK_UIDS, uids),

@@ -3,13 +3,14 @@
 They are pickled on their way, never grouped by, and so need no coder of their own. (A RowCoder would give other worker
 processes rows of a class that Beam makes up, which `dataclasses.replace` refuses.)
 
-Those that hold a URI or a scan stay in the restricted zone: they are shuffled and written there, and nowhere else.
+Those that hold a URI or a scan stay in the restricted zone: they are shuffled and written there, and nowhere else; and
+none has a repr that would show them to a log.
 """
 
 from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SourceObject:
     """One stored object, listed.
 
@@ -26,7 +27,7 @@ class SourceObject:
     reason: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Planned:
     """What the plan says of one object.
 
@@ -51,7 +52,7 @@ class Planned:
     path: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Changed:
     """One changed element, as `dicomveil.rewrite.Change`."""
 
@@ -62,7 +63,7 @@ class Changed:
     rule: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LateUID:
     """A UID that only the rewrite met."""
 
@@ -71,7 +72,7 @@ class LateUID:
     new: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
     """What became of one listed object: exactly one of these each.
 

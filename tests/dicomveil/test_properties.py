@@ -76,7 +76,7 @@ def test_an_identity_table_changes_no_byte(data: bytes) -> None:
     """Where every decision is to keep, the data set comes out byte for byte."""
     instance = open_instance(BytesSource(data))
     keep = Node(lambda tag: (ENTER if tag in SEQUENCES else None, True), lambda tag: None)
-    walk = Walk(Window(instance.source), Mapping(str), "", Mapping(str), ())
+    walk = Walk(Window(instance.source), Mapping(str), "", str, ())
     keep_private(walk, instance, keep)
     assert b"".join(edited(instance.source, instance.begin, instance.source.size, walk.edits)) == instance.source.read(
         instance.begin, instance.source.size

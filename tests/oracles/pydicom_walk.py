@@ -35,7 +35,7 @@ def deidentify(ds: Dataset, table: DecisionTable, keys: Keys, patient: str, comp
     items += [_item(item) for item in marks.code_items()]
     out.DeidentificationMethodCodeSequence = Sequence(items)
     out.LongitudinalTemporalInformationModified = "REMOVED"
-    frames = str(ds.get("NumberOfFrames", 1) or 1)
+    frames = str(ds.get("NumberOfFrames", 1))
     if "PixelData" in out and not compressed and frames.isdigit() and all(ds.get(need) for need in LAYOUT):
         bits = ds.Rows * ds.Columns * ds.get("SamplesPerPixel", 1) * int(frames) * ds.BitsAllocated
         length = (bits + 7) // 8
