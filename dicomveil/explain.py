@@ -62,7 +62,7 @@ def _rows(request: Request) -> Iterator[tuple[str, str, str, str]]:
             )
     edition = f"E.1-1 {request.dicom_version}"
     yield "(50xx,xxxx)", "curves", "removed", edition
-    yield "(60xx,xxxx)", "overlays, also in unused bits of Pixel Data", "removed", f"{edition}, supplement"
+    yield "(60xx,xxxx)", "overlays, also in unused bits of Pixel Data", "removed", edition
     yield "(gggg,eeee)", "private attributes", "removed", edition
     yield "(gggg,0000)", "group lengths", "removed", "PS3.5 7.2"
     yield "(0000,xxxx) (0002,xxxx) (0004,xxxx)", "in the data set", "removed", "PS3.15 E.1.1"

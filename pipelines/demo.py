@@ -38,7 +38,7 @@ Where to look next:
   {HERE}/output                       the instances, by patient, study and series
   {HERE}/output-audit/summary.json    the run in numbers; instances/ lists every change (docs/audit.md)
   {HERE}/output-restricted/crosswalk  who is who: keep it where the originals are
-  dicomveil explain                 what happens to each attribute, and which row says so
+  .venv/bin/dicomveil explain       what happens to each attribute, and which row says so
 
 Ask the audit which rules did the most:
   .venv/bin/python -c "
