@@ -141,12 +141,6 @@ def coding_schemes() -> frozenset[str]:
     return frozenset(line[0] for line in _open("coding_schemes.csv"))
 
 
-@cache
-def private_creators(edition: str) -> frozenset[str]:
-    """Private creators that Table E.3.10-1 lists, and that may be named where originals may not."""
-    return frozenset(line[0] for line in _open(edition, "private_creators.csv"))
-
-
 class Resolution:
     """What the action codes come to on the attributes' Types, SOP Class by SOP Class (PS3.3, PS3.15 E.1.1)."""
 

@@ -47,6 +47,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     runs.sweep(run)
     run.progress.mkdir(parents=True)
     if not plan.planned(run):
+        plan.discard(run)
         with report.stage("Planning", str(run.progress)):
             _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
@@ -58,7 +59,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists():
                 run.temporary.mkdir(parents=True, exist_ok=True)
-                build = partial(execute.build, run=run, number=number, buckets=buckets, shards=workers)
+                build = partial(execute.build, run=run, number=number, buckets=buckets)
                 _run(run, build, workers, beam_options)
     settled = _settle(run, len(slices))
     if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):

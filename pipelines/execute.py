@@ -1,5 +1,7 @@
 """The second straight line: read the plan, attach the maps, rewrite, and write what became of each object."""
 
+from typing import Final
+
 import apache_beam as beam
 
 from pipelines.runs import Run
@@ -9,8 +11,10 @@ from transforms.outcomes import WriteSliceRecord
 from transforms.plan import ReadMaps, ReadPlanned
 from transforms.rewrite import RewriteInstances
 
+SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a resumed run writes the same names
 
-def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], shards: int) -> None:
+
+def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
     where, folder = run.places, str(run.folder)
     slice_ = pipeline | "Slice" >> beam.Create(buckets)
@@ -21,7 +25,7 @@ def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], sh
     )
     fingerprint = run.request.fingerprint
     written = outcomes | "Outcomes" >> WriteOutcomes(
-        where.audit, where.restricted, run.id, f"{number:05}", shards, fingerprint
+        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint
     )
     crosswalks = slice_ | "Crosswalks" >> WriteCrosswalks(folder, where.audit, where.restricted, run.id, run.key)
     (written, crosswalks) | "All parts" >> beam.Flatten() | "Record" >> WriteSliceRecord(str(run.slice_record(number)))

@@ -1,6 +1,7 @@
 """The first straight line: list, scan, settle conflicts, build the studies' maps, and keep it all as the plan."""
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ def verdict(run: Run) -> Verdict:
         stores.create_restricted(kept, json.dumps(vars(_judge(run))).encode())
     content = json.loads(kept.read_bytes())
     return Verdict(**content | {"buckets": {int(bucket): count for bucket, count in content["buckets"].items()}})
+
+
+def discard(run: Run) -> None:
+    """Remove what a plan that never became whole has left."""
+    shutil.rmtree(run.folder / "plan", ignore_errors=True)
 
 
 def planned(run: Run) -> bool:

@@ -125,6 +125,7 @@ def locked(restricted: str) -> Iterator[None]:
       RunRefused: another command holds it.
     """
     stores.restricted_folder(Path(restricted))
+    Path(restricted).chmod(0o700)
     with open(os.open(Path(restricted) / "lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,7 +2,7 @@
 
     extract_tables.py FOLDER
 
-FOLDER holds `e1_1/`, `types/`, `dictionary/`, `uids/` and `safe_private/`. What is written to `dicomveil/tables/` is
+FOLDER holds `e1_1/`, `types/`, `dictionary/` and `uids/`. What is written to `dicomveil/tables/` is
 plain CSV, sorted, so that a new edition is read in review as a difference of rows. The supplement there is ours.
 """
 
@@ -126,16 +126,11 @@ def types(source: Path) -> None:
     )
 
 
-def creators(source: Path) -> None:
-    names = {row["private_creator"] for row in rows(source / "safe_private" / f"safe_private_{EDITION}.csv")}
-    write(f"{EDITION}/private_creators.csv", ("creator",), ((name,) for name in sorted(names)))
-
-
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     source = Path(sys.argv[1])
-    for extract in (confidentiality, dictionary, uids, types, creators):
+    for extract in (confidentiality, dictionary, uids, types):
         extract(source)
 
 

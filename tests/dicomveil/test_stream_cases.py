@@ -139,6 +139,7 @@ def test_each_form_and_lie_has_its_treatment(case: dict[str, Any]) -> None:
     assert [path for path in case.get("goes", []) if list(found(ds, path))] == []
     for path in case.get("mapped", []):
         assert [element.value for element in found(ds, path)] == [ds.SOPInstanceUID]
+        assert ds.SOPInstanceUID == ds.file_meta.MediaStorageSOPInstanceUID
     before = pydicom.dcmread(io.BytesIO(data), force=True) if "same" in case else ds
     for path in case.get("same", []):
         assert [it.value for it in found(ds, path)] == [it.value for it in found(before, path)] != []

@@ -7,6 +7,7 @@ import pydicom
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import config
+from pydicom.datadict import dictionary_has_tag
 from pydicom.dataset import Dataset
 
 from dicomveil import Deidentifier, standard
@@ -40,13 +41,13 @@ LEAVES = [
     and tag not in FIXED
     and tag & 0xFFFF
 ]
+# What pydicom doesn't know yet, it can't tell from bytes in implicit VR.
 SEQUENCES = [
     tag
     for tag, element in standard.dictionary().items()
-    if element.vr == "SQ" and tag >> 16 > 0x0007 and tag >> 16 < 0x6000
+    if element.vr == "SQ" and 0x0007 < tag >> 16 < 0x6000 and dictionary_has_tag(tag)
 ]
 
-Leaf = tuple[int, str]
 Tree = dict[int, "str | list[Tree]"]  # a VR's name, or Items
 
 

@@ -1,0 +1,71 @@
+"""One instance's trouble is that instance's outcome, whatever it is."""
+
+import pytest
+
+from dicomveil.errors import InvalidInstance
+from dicomveil.request import Request
+from tests.corpora import KEY
+from transforms import rewrite, scan
+from transforms.records import Outcome, Planned, SourceObject
+from transforms.secrets import refer
+from transforms.stores import StoreFull
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DICOMVEIL_TEST_KEY", KEY.hex())
+    return refer("env:DICOMVEIL_TEST_KEY")
+
+
+def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """An error that nobody thought of sets its instance aside by its kind, never by its text, and the run goes on."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("Bodox")
+
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    (listed,) = scan.stores.list_objects(str(path))
+    monkeypatch.setattr(scan, "scan_instance", fail)
+    fn = scan._ScanFn(key, str(tmp_path))
+    fn.setup()
+    (planned,) = fn.process(SourceObject("00", listed.uri, listed.size, listed.version))
+    assert (planned.reason, planned.path) == ("internal", "KeyError")
+    fn = rewrite._RewriteFn(Request(), key, str(tmp_path / "out"), str(tmp_path), str(tmp_path))
+    fn.setup()
+    (outcome,) = fn.process((Planned("00", "", 0, "", scan=b"not a scan"), b""))
+    assert (outcome.outcome, outcome.reason) == ("quarantined", "internal")
+    assert "Bodox" not in repr(outcome) + repr(planned)
+
+
+def test_a_full_disk_is_no_instances_fault(key, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Where there is no space the run stops: an instance isn't set aside for it."""
+
+    def full(*_: object) -> None:
+        raise StoreFull
+
+    fn = rewrite._RewriteFn(Request(), key, str(tmp_path / "out"), str(tmp_path), str(tmp_path))
+    fn.setup()
+    monkeypatch.setattr(fn, "_rewrite", full)
+    monkeypatch.setattr(rewrite.InstanceScan, "decode", lambda _: None)
+    monkeypatch.setattr(rewrite.StudyMap, "decode", lambda _: None)
+    with pytest.raises(StoreFull):
+        next(fn.process((Planned("00", "", 0, "", scan=b"x"), b"x")))
+
+
+def test_records_show_nothing(tmp_path) -> None:
+    """A record's repr tells no URI and no original, since frameworks print it."""
+    for record in (
+        SourceObject("00", "/bodox", 1, "1"),
+        Planned("00", "/bodox", 1, "1"),
+        Outcome("00", "/bodox", "1", 1, "", "", ""),
+    ):
+        assert "bodox" not in repr(record)
+
+
+def test_reasons_survive_pickling() -> None:
+    """An error crosses processes with its reason, path and offset."""
+    import pickle
+
+    error = pickle.loads(pickle.dumps(InvalidInstance("length", "(0008,0018)", 7)))
+    assert (error.reason, error.path, error.offset) == ("length", "(0008,0018)", 7)

@@ -1,0 +1,61 @@
+"""The seam to storage: whole objects or none, and the very version that was listed."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dicomveil.errors import InvalidInstance
+from transforms import stores
+from transforms.stores import create, list_objects, local_path, open_version
+
+
+def test_an_object_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A writer that fails leaves neither a part of the object nor its temporary file."""
+
+    def chunks():
+        yield b"one"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        create(tmp_path / "out" / "a", tmp_path / "a.part", chunks())
+    assert list(tmp_path.iterdir()) == []
+    create(tmp_path / "out" / "a", tmp_path / "a.part", [b"one", b"", b"two"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "a"]
+    assert (tmp_path / "out" / "a").read_bytes() == b"onetwo"
+
+
+@pytest.mark.parametrize("size", [10, stores.IN_MEMORY + 10], ids=["small", "large"])
+def test_another_version_is_refused(tmp_path: Path, size: int) -> None:
+    """A file that changed since it was listed, or changes while it is read, is set aside."""
+    path = tmp_path / "a"
+    path.write_bytes(bytes(size))
+    (listed,) = list_objects(str(tmp_path))
+    with open_version(listed.uri, listed.version) as source:
+        assert source.size == size and source.read(5, 3) == bytes(3) and source.read(size - 1, 9) == b"\0"
+    with pytest.raises(InvalidInstance, match="changed-during-run"), open_version(listed.uri, listed.version):
+        path.write_bytes(b"other")
+    with pytest.raises(InvalidInstance, match="changed-during-run"), open_version(listed.uri, listed.version):
+        pass
+    path.unlink()
+    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version):
+        pass
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    """A link to a folder can lead out of the input or round in a circle; one to a file leads to that file."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a").write_bytes(b"a")
+    (tmp_path / "in" / "folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "in" / "file").symlink_to(tmp_path / "outside" / "a")
+    assert [listed.uri for listed in list_objects(str(tmp_path / "in"))] == [str(tmp_path / "outside" / "a")]
+
+
+def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
+    """A file name of any bytes is listed, and found again."""
+    path = tmp_path / os.fsdecode(b"\xff\xfe name %41")
+    path.write_bytes(b"a")
+    (listed,) = list_objects(str(tmp_path))
+    assert local_path(listed.uri) == path
+    listed.uri.encode()
