@@ -76,7 +76,9 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "deflate": Reason(_Q, "A deflated data set that is broken or expands past the limit.", "Repair or inflate it."),
     "vr": Reason(_Q, "Bytes where a VR must stand that are no VR.", "Repair the instance."),
-    "sequence-vr": Reason(_Q, "A sequence written under a VR other than SQ or UN.", "Repair the instance."),
+    "sequence-vr": Reason(
+        _Q, "A sequence under another VR than SQ or UN, or Items where none may be.", "Repair the instance."
+    ),
     "trailing-data": Reason(_Q, "Bytes after the last element that are no padding.", "Cut them off, or resend it."),
     # --- identity --------------------------------------------------------------------------------------------------
     "missing-identifier": Reason(

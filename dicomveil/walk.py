@@ -53,8 +53,8 @@ class Mapping:
 
     def text(self, value: str) -> str:
         """The new value of one original, as text."""
-        new = self.encoded(value.encode())
-        return value if new is None else new.decode()
+        new = self.encoded(value.encode("latin-1"))
+        return value if new is None else new.decode("latin-1")
 
     def encoded(self, raw: bytes) -> bytes | None:
         """The new value of an element, value by value, not yet padded; None where it stays as it is."""
@@ -161,6 +161,8 @@ class Walk:
                     continue
                 if decision.act is not None:
                     undefined = stop < 0
+                    if vr == b"SQ" or undefined and (tag != PIXEL_DATA or vr not in (b"OB", b"OW")):
+                        raise InvalidInstance("sequence-vr", tag_text(tag), start)  # Items that nobody would enter
                     if undefined:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)
                     new = decision.act(self, decision, encoding, Element(vr, start, value, stop, parent, undefined))

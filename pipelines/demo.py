@@ -84,20 +84,21 @@ def _show(console: Console) -> None:
     pairs: dict[str, dict[str, str]] = {}
     for part in (HERE / "output-restricted" / name_of(CROSSWALK_INSTANCES)).rglob("*.parquet"):
         pairs |= {os.path.basename(row["source_uri"]): row for row in read_part(part)}
+    names = {row[uid]: name for name, row in pairs.items() for uid in ("original_sop_instance_uid", "sop_instance_uid")}
     for name in ("CT-2.1.dcm", "RTSTRUCT-3.1.dcm", "CT_small.dcm"):
         if name in pairs:
             before = pydicom.dcmread(pairs[name]["source_uri"])
             after = pydicom.dcmread(HERE / "output" / pairs[name]["name"])
-            console.print(_table(name, before, after))
+            console.print(_table(name, before, after, names))
 
 
-def _table(name: str, before: pydicom.Dataset, after: pydicom.Dataset) -> Table:
+def _table(name: str, before: pydicom.Dataset, after: pydicom.Dataset, names: dict[str, str]) -> Table:
     table = Table(title=name, title_justify="left", show_lines=False)
     for column in ("", "before", "after"):
         table.add_column(column, overflow="fold")
     for keyword in SHOWN:
         table.add_row(keyword, _text(before.get(keyword)), _text(after.get(keyword)))
-    table.add_row("refers to", ", ".join(_references(before)), ", ".join(_references(after)))
+    table.add_row("refers to", _references(before, names), _references(after, names))
     table.add_row("private elements", str(_private(before)), str(_private(after)))
     table.add_row("elements, all depths", str(_count(before)), str(_count(after)))
     return table
@@ -107,9 +108,11 @@ def _text(value: object) -> str:
     return "[dim]absent[/dim]" if value is None else str(value) or "[dim]empty[/dim]"
 
 
-def _references(ds: pydicom.Dataset) -> list[str]:
+def _references(ds: pydicom.Dataset, names: dict[str, str]) -> str:
+    """Which files, by their original names, its references lead to; an RTSTRUCT names its study in the same way."""
     found = [str(element.value) for element in ds.iterall() if element.keyword == "ReferencedSOPInstanceUID"]
-    return [f"…{uid[-12:]}" for uid in dict.fromkeys(found)]
+    named = (("its study" if uid == ds.StudyInstanceUID else names.get(uid, "something else")) for uid in found)
+    return ", ".join(dict.fromkeys(named)) or "nothing"
 
 
 def _private(ds: pydicom.Dataset) -> int:
