@@ -14,6 +14,7 @@ from dicomveil.stream import ENCODINGS, Encoding
 from dicomveil.walk import Walk
 
 _SHORT: Final = 64
+_NUMBER_SIZES: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}  # in bytes; swapped in big endian
 
 # ------------------------------------------------------------------------------------------------------- constants
 
@@ -42,18 +43,18 @@ def _dummy(encoding: Encoding, tag: int, vr: str) -> bytes:
 
 
 def encoded_item(encoding: Encoding, nodes: Sequence[dummies.Node]) -> bytes:
-    """One Item of defined length that holds the given elements."""
-    content = b"".join(
-        encoding.element(
-            node.tag,
-            node.vr,
-            node.value
-            if isinstance(node.value, bytes)
-            else b"".join(encoded_item(encoding, item) for item in node.value),
-        )
-        for node in sorted(nodes)
-    )
+    """One Item of defined length that holds the given elements, in the order of their tags."""
+    content = b"".join(encoding.element(node.tag, node.vr, _encoded_value(encoding, node)) for node in sorted(nodes))
     return encoding.item.pack(0xFFFE, 0xE000, len(content)) + content
+
+
+def _encoded_value(encoding: Encoding, node: dummies.Node) -> bytes:
+    if not isinstance(node.value, bytes):
+        return b"".join(encoded_item(encoding, item) for item in node.value)
+    size = _NUMBER_SIZES.get(node.vr, 1) if encoding.big else 1
+    return (
+        b"".join(node.value[at : at + size][::-1] for at in range(0, len(node.value), size)) if size > 1 else node.value
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- functions

@@ -51,7 +51,7 @@ class Node(NamedTuple):
     """An element of an Item to be written.
 
     Attributes:
-      value: its encoded value, or the Items of a sequence.
+      value: its encoded value, numbers in little endian, or the Items of a sequence.
     """
 
     tag: int
