@@ -101,6 +101,7 @@ def _text_item(concept: tuple[Node, ...]) -> tuple[Node, ...]:
     )
 
 
+_NIL: Final = b"2.25.0"  # the nil UUID, where an Item must name an instance: the same for all, it links nobody
 _PERSON: Final = (
     Node(0x0040A027, "LO", b"REMOVED"),
     Node(0x0040A030, "DT", b"19000101000000"),
@@ -110,7 +111,23 @@ _PERSON: Final = (
 _ITEMS: Final = {
     0x0040A730: _text_item(code("121106", "DCM", "Comment")),
     0x0040A073: _PERSON,
-    0x00081072: (Node(0x00401101, "SQ", (_NOTHING,)), Node(0x00080080, "LO", b"REMOVED")),
+    0x00081072: (
+        Node(0x00080080, "LO", b"REMOVED"),
+        Node(0x00080082, "SQ", ()),
+        Node(0x00401101, "SQ", (_NOTHING,)),
+        Node(0x0040A084, "CS", b"PSN"),
+        Node(0x0040A123, "PN", b"REMOVED"),
+    ),
+    0x00081110: (Node(0x0020000D, "UI", _NIL),),
+    0x00081111: (
+        Node(0x00081150, "UI", b"1.2.840.10008.3.1.2.3.3"),  # Modality Performed Procedure Step
+        Node(0x00081155, "UI", _NIL),
+    ),
+    0x00340001: (
+        Node(0x00340002, "OB", bytes(2)),
+        Node(0x00340003, "UI", b"1.2.840.10008.1.2.7.1"),  # SMPTE ST 2110-20, progressive
+        Node(0x00340004, "UL", bytes(4)),
+    ),
     0x00700001: (
         Node(0x00700002, "CS", b"REMOVED"),
         Node(

@@ -188,14 +188,21 @@ def _unfinished(where: Places, request: Request, key: str | None) -> Run | None:
             found = reference or key_references.refer(f"file:{state_file.parent / 'key'}")
         except DicomveilError:
             continue
-        if found.fingerprint == state["fingerprints"]["key"]:
+        fingerprints = state["fingerprints"]
+        if (found.fingerprint, compile_request(request).fingerprint) == (fingerprints["key"], fingerprints["table"]):
             return Run(run_id, where, request, found, key is None, state["started"], resumed=True)
     return None
 
 
 def _refuse_mixture(run: Run) -> None:
     told = {"request": "request", "table": "edition, tables or recipe", "key": "key"}
-    for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json")):
+    manifests = sorted((Path(run.places.audit) / "runs").glob("*.json"))
+    if not manifests and not run.resumed and _holds_something(Path(run.places.output)):
+        raise RunRefused(
+            "The output holds what no run in --audit accounts for: choose another --output, name the --audit that goes "
+            "with it, or go on in it with --overwrite."
+        )
+    for manifest in manifests:
         earlier = json.loads(manifest.read_bytes())["fingerprints"]
         other = [told[name] for name in told if earlier[name] != run.fingerprints[name]]
         if other:
@@ -203,6 +210,11 @@ def _refuse_mixture(run: Run) -> None:
                 f"The output was made with another {' and '.join(other)}: choose another --output, "
                 "or go on in this one with --overwrite."
             )
+
+
+def _holds_something(output: Path) -> bool:
+    """Whether anything stands in the output but what runs that died were writing."""
+    return output.is_dir() and any(not path.name.startswith(".run=") for path in output.iterdir())
 
 
 def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> None:

@@ -3,7 +3,8 @@
     extract_tables.py FOLDER
 
 FOLDER holds `e1_1/`, `types/`, `dictionary/` and `uids/`. What is written to `dicomveil/tables/` is
-plain CSV, sorted, so that a new edition is read in review as a difference of rows. The supplement there is ours.
+plain CSV, sorted, so that a new edition is read in review as a difference of rows. The coding schemes and the
+supplement there are kept by hand.
 """
 
 import csv
@@ -25,7 +26,11 @@ PARTS = {  # what each compound code becomes on a Type; 1C and 2C count as 1 and
 LITERAL = {("X", "1"): "D", ("X", "2"): "Z", ("Z", "1"): "D"}  # a literal code that would break the IOD
 FRAMES_OF_REFERENCE = "FrameOfReferenceUID"
 ROLES = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series"}
-INSTANCES = ("SOPInstanceUID", "SOPInstanceUIDList", "SOPInstanceUIDOfConcatenationSource")
+TWINS = {  # SOP Classes newer than the Types at hand, and those whose IODs they share
+    "1.2.840.10008.5.1.4.1.1.2.3": "1.2.840.10008.5.1.4.1.1.2",
+    "1.2.840.10008.5.1.4.1.1.2.4": "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.5": "1.2.840.10008.5.1.4.1.1.2.2",
+}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -67,7 +72,7 @@ def role(row: dict[str, str]) -> str:
         return "definition"
     if FRAMES_OF_REFERENCE in keyword:
         return "frame-of-reference"
-    return ROLES.get(keyword) or ("instance" if keyword.endswith(INSTANCES) else "other")
+    return ROLES.get(keyword) or ("instance" if "InstanceUID" in keyword else "other")
 
 
 def uids(source: Path) -> None:
@@ -118,11 +123,12 @@ def types(source: Path) -> None:
     fallback = {code: PARTS[code]["3"] for code in PARTS}
     kept = sorted(line for line in lines if fallback.get(codes[line[1][-8:]]) != line[2])
     write(f"{EDITION}/actions_by_iod.csv", ("iod", "path", "action"), kept)
+    iods = data["sop"] | {uid: data["sop"][twin] for uid, twin in TWINS.items()}
     patient = {iod: any(module == "patient" for module, _, _ in modules) for iod, modules in data["iods"].items()}
     write(
         "sop_classes.csv",
         ("uid", "iod", "patient"),
-        ((uid, iod, "Y" if patient[iod] else "N") for uid, iod in sorted(data["sop"].items())),
+        ((uid, iod, "Y" if patient[iod] else "N") for uid, iod in sorted(iods.items())),
     )
 
 

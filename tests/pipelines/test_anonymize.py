@@ -179,6 +179,9 @@ def test_another_key_or_request_is_refused(study: Path, done: Path, tmp_path: Pa
     request.write_text("Supplement: false\n")
     said = run("anonymize", "--input", study, "--output", done / "out", "--request", request, status=2)
     assert "another request and edition" in said.stderr
+    elsewhere = ["--audit", tmp_path / "audit", "--restricted", tmp_path / "restricted"]
+    said = run("anonymize", "--input", study, "--output", done / "out", *elsewhere, status=2)
+    assert "no run in --audit accounts for" in said.stderr
     assert contents(done / "out")
 
 
@@ -280,10 +283,8 @@ def test_a_killed_run_goes_on_from_its_plan(tmp_path: Path) -> None:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     restricted = tmp_path / "out-restricted"
-    for _ in range(600):
-        if list(restricted.glob("run=*/verdict.json")):
-            break
-        time.sleep(0.05)
+    while process.poll() is None and not list(restricted.glob("run=*/verdict.json")):
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     said = run("anonymize", "--input", folder, "--output", out)
