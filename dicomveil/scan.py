@@ -39,6 +39,7 @@ _IDENTIFIERS: Final = {
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
 _TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
+_LONGEST_UIDS: Final = 1 << 20
 
 _SEQUENCE: Final = ""  # in place of a role: what a tag is that must be a sequence
 
@@ -180,6 +181,8 @@ class _Scan:
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
             if role and stop >= 0:
+                if stop - value > _LONGEST_UIDS:
+                    raise InvalidInstance("length", tag_text(tag), start)
                 if value < stop:
                     self.mentioned.add((role, window.slice(value, stop)))
                 continue

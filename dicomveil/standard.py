@@ -146,12 +146,18 @@ class Resolution:
 
     def __init__(self, edition: str) -> None:
         self._iods = {uid: iod for uid, iod, _ in _open("sop_classes.csv")}
-        self._actions: dict[tuple[str, tuple[int, ...]], str] = {}
-        self._prefixes: set[tuple[str, tuple[int, ...]]] = set()
+        self._lines: dict[str, list[tuple[str, str]]] = {}
+        self._paths: dict[str, tuple[dict[tuple[int, ...], str], set[tuple[int, ...]]]] = {}
         for iod, path, action in _open(edition, "actions_by_iod.csv"):
-            tags = tuple(int(step, 16) for step in path.split(">"))
-            self._actions[iod, tags] = action
-            self._prefixes.update((iod, tags[:depth]) for depth in range(1, len(tags)))
+            self._lines.setdefault(iod, []).append((path, action))
+
+    def _of(self, sop_class_uid: str) -> tuple[dict[tuple[int, ...], str], set[tuple[int, ...]]]:
+        """The actions by path in a SOP Class's IOD, and the sequences above them; read when first asked for."""
+        iod = self._iods.get(sop_class_uid, "")
+        if iod not in self._paths:
+            actions = {tuple(int(step, 16) for step in path.split(">")): it for path, it in self._lines.get(iod, ())}
+            self._paths[iod] = actions, {path[:depth] for path in actions for depth in range(1, len(path))}
+        return self._paths[iod]
 
     def known(self, sop_class_uid: str) -> bool:
         """Whether the Types of its attributes are known."""
@@ -159,7 +165,7 @@ class Resolution:
 
     def below(self, sop_class_uid: str, path: tuple[int, ...]) -> bool:
         """Whether any Type decides inside the sequence at `path`."""
-        return (self._iods.get(sop_class_uid, ""), path) in self._prefixes
+        return path in self._of(sop_class_uid)[1]
 
     def action(self, path: tuple[int, ...], sop_class_uid: str, code: str) -> str:
         """The one action that a code comes to at a path of a known SOP Class.
@@ -167,7 +173,7 @@ class Resolution:
         Types 1 and 1C ask for a dummy, 2 and 2C for an empty value; what the IOD doesn't hold is as Type 3, and goes.
         A literal X or Z that would break a Type 1 or 2 of a mandatory module gives way to what the Type needs.
         """
-        return self._actions.get((self._iods[sop_class_uid], path)) or _NO_TYPE.get(code, code)
+        return self._of(sop_class_uid)[0].get(path) or _NO_TYPE.get(code, code)
 
 
 @cache

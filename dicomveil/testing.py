@@ -119,7 +119,7 @@ PLANTED: Final = (
 """Values of `write_demo_study` that no output may hold."""
 
 _ROOT: Final = "1.2.826.0.1.3680043.10.4711."
-_STUDY: Final = _ROOT + "1"
+_STUDY: Final = _ROOT + "100"
 _FRAME: Final = _ROOT + "9"
 
 
