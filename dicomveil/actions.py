@@ -10,7 +10,8 @@ from typing import Final
 
 from dicomveil import charset, dummies, standard
 from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
-from dicomveil.stream import ENCODINGS, Encoding
+from dicomveil.errors import InvalidInstance
+from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, tag_text
 from dicomveil.walk import Walk
 
 _SHORT: Final = 64
@@ -62,6 +63,8 @@ def _encoded_value(encoding: Encoding, node: dummies.Node) -> bytes:
 
 def map_uid(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
     """U: the UIDs that stand for the ones there, value by value; registered UIDs and empty values stay."""
+    if element.stop - element.value > LONGEST_UIDS:
+        raise InvalidInstance("length", tag_text(decision.tag), element.start)
     raw = walk.window.slice(element.value, element.stop)
     walk.mapped.append(raw)
     new = walk.uids.encoded(raw)

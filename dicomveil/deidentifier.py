@@ -1,11 +1,12 @@
 """The engine without Beam: one instance in memory, de-identified."""
 
 from dicomveil.compile import compile_request
+from dicomveil.errors import Unsuitable
 from dicomveil.keys import Keys, parse_key
 from dicomveil.part10 import open_instance
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
-from dicomveil.scan import scan_opened
+from dicomveil.scan import identify, scan_opened
 from dicomveil.stream import BytesSource
 from dicomveil.study import lone_study_map
 
@@ -38,5 +39,11 @@ class Deidentifier:
           InvalidInstance: it can't be done safely. Carries reason, tag path and offset, never a value.
         """
         instance = open_instance(BytesSource(data))
-        scan = scan_opened(instance, len(data))
-        return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys)).to_bytes()
+        try:
+            scan = identify(instance, len(data))
+            rewritten = self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys))
+        except Unsuitable:
+            scan = scan_opened(instance, len(data))  # raises what the plan would: one instance, one outcome
+            rewritten = self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys))
+        rewritten.read_removed()
+        return rewritten.to_bytes()

@@ -19,13 +19,14 @@ from dicomveil.keys import Keys
 from dicomveil.part10 import DEFLATED_UIDS, Instance, open_instance
 from dicomveil.pixels import settle_pixels
 from dicomveil.pseudonyms import known_patient_id, patient_pseudonym
-from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan
+from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan, read_sequence, scan_opened
 from dicomveil.stream import EXPLICIT_LITTLE, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
 from dicomveil.study import StudyMap
 from dicomveil.uids import new_uid
 from dicomveil.walk import Edit, Mapping, Mask, Walk
 
 NON_PATIENT_FOLDER: Final = "non-patient"
+_SEQUENCE_HEADER: Final = 12
 _PREAMBLE: Final = bytes(128) + b"DICM"
 _FILE_META_VERSION: Final = b"\0\1"
 
@@ -82,6 +83,22 @@ class Rewritten:
             for _, _, _, parent, tag, vr, it in self._walk.edits
             if it
         ]
+
+    def read_removed(self) -> None:
+        """Read what the walk passed over and a full scan would have read, after a scan that only identified.
+
+        Raises:
+          InvalidInstance: a lie inside a sequence that was removed, or one that only a full scan can tell.
+        """
+        whole = self._walk.window.descends
+        for start, stop, _, parent, tag, vr, decision in self._walk.edits:
+            if stop - start > _SEQUENCE_HEADER and decision is not None and decision.vr == "SQ":
+                if parent is None:
+                    read_sequence(self._instance, tag, vr, start, stop)
+                else:
+                    whole = True
+        if whole:
+            scan_opened(self._instance, self._scan.size)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -12,7 +12,7 @@ from typing import Final
 from dicomveil import charset, standard
 from dicomveil.errors import Filtered, InvalidInstance
 from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
-from dicomveil.stream import MAX_DEPTH, Encoding, Source, Window, inner, items, skip, tag_text
+from dicomveil.stream import LONGEST_UIDS, MAX_DEPTH, UNDEFINED, Encoding, Source, Window, inner, items, skip, tag_text
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS: Final = 0x00080016
@@ -39,7 +39,6 @@ _IDENTIFIERS: Final = {
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
 _TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
-_LONGEST_UIDS: Final = 1 << 20
 
 _SEQUENCE: Final = ""  # in place of a role: what a tag is that must be a sequence
 
@@ -101,20 +100,34 @@ def scan_opened(instance: Instance, size: int) -> InstanceScan:
         raise (
             InvalidInstance("trailing-data", "", bad.offset) if found.behind_pixels and "." not in bad.path else bad
         ) from None
-    values = found.identifiers
-    if values.get(SOP_CLASS) == DICOMDIR_CLASS:
-        raise Filtered("dicomdir")
-    composite = values.get(SOP_CLASS) not in standard.non_patient_sop_classes()
-    for tag in _SINGLE if composite else (SOP_CLASS, SOP_INSTANCE):
-        if not values.get(tag):
-            raise InvalidInstance("missing-identifier", tag_text(tag))
-    return InstanceScan(
-        **{name: values.get(tag, "") for tag, name in _IDENTIFIERS.items() if name},
-        transfer_syntax_uid=instance.transfer_syntax_uid,
-        size=size,
-        uids=tuple(sorted(found.uids())),
-        composite=composite,
-    )
+    return found.scan(instance, size)
+
+
+def identify(instance: Instance, size: int) -> InstanceScan:
+    """Read no further than the identifiers of an instance whose tags ascend, for a rewrite that follows at once.
+
+    What stands behind them isn't looked at, and no UID that is only mentioned is told: the rewrite reads the rest, and
+    `Rewritten.read_removed` what it removed unread.
+    """
+    found = _Scan(Window(instance.source))
+    found.identify(instance)
+    return found.scan(instance, size)
+
+
+def read_sequence(instance: Instance, tag: int, vr: bytes, start: int, stop: int) -> None:
+    """Read a top-level sequence to its end, for the lies in it.
+
+    Args:
+      start: where the element starts; `stop` is where the next one does.
+
+    Raises:
+      InvalidInstance: as `scan_instance` does.
+    """
+    found, encoding = _Scan(Window(instance.source)), instance.encoding
+    value = start + (8 if encoding.implicit else 12)
+    (length,) = encoding.u32.unpack(found.window.slice(value - 4, value))
+    if vr in (b"SQ", b"UN", b""):
+        found.items(tag, vr, value, -1 if length == UNDEFINED else stop, instance.source.size, encoding)
 
 
 @cache
@@ -135,6 +148,12 @@ def _quiet_in_items() -> frozenset[int]:
 def _quiet() -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
     return _quiet_in_items() - _IDENTIFIERS.keys() - {_PIXEL_DATA}
+
+
+@cache
+def _quiet_identifiers() -> frozenset[int]:
+    """Whatever is no identifier."""
+    return frozenset(standard.dictionary().keys() - _IDENTIFIERS.keys())
 
 
 class _Scan:
@@ -181,7 +200,7 @@ class _Scan:
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
             if role and stop >= 0:
-                if stop - value > _LONGEST_UIDS:
+                if stop - value > LONGEST_UIDS:
                     raise InvalidInstance("length", tag_text(tag), start)
                 if value < stop:
                     self.mentioned.add((role, window.slice(value, stop)))
@@ -201,6 +220,47 @@ class _Scan:
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
                 number += 1
+
+    def items(self, tag: int, vr: bytes, value: int, stop: int, end: int, encoding: Encoding) -> None:
+        """Note what one top-level sequence holds."""
+        inside = inner(encoding, vr)
+        for number, (_, content, behind) in enumerate(items(self.window, value, stop, end, inside, tag)):
+            limit = behind if behind >= 0 else stop if stop >= 0 else end
+            try:
+                self.data_set(content, limit, behind < 0, inside, 1)
+            except InvalidInstance as bad:
+                raise bad.inside(tag_text(tag), number) from None
+
+    def identify(self, instance: Instance) -> None:
+        """Note the identifiers, up to the last tag that is one."""
+        window, encoding = self.window, instance.encoding
+        window.due = FRAME_OF_REFERENCE + 1
+        for tag, vr, start, value, stop in encoding.elements(
+            window, instance.begin, window.size, False, _quiet_identifiers(), True
+        ):
+            if tag > FRAME_OF_REFERENCE:
+                return
+            if tag in _IDENTIFIERS:
+                self._identify(tag, start, value, stop)
+            elif stop < 0:
+                window.after = skip(window, value, window.size, encoding, vr, tag)
+
+    def scan(self, instance: Instance, size: int) -> InstanceScan:
+        """What was found, if it has the identifiers that it must have."""
+        values = self.identifiers
+        if values.get(SOP_CLASS) == DICOMDIR_CLASS:
+            raise Filtered("dicomdir")
+        composite = values.get(SOP_CLASS) not in standard.non_patient_sop_classes()
+        for tag in _SINGLE if composite else (SOP_CLASS, SOP_INSTANCE):
+            if not values.get(tag):
+                raise InvalidInstance("missing-identifier", tag_text(tag))
+        return InstanceScan(
+            **{name: values.get(tag, "") for tag, name in _IDENTIFIERS.items() if name},
+            transfer_syntax_uid=instance.transfer_syntax_uid,
+            size=size,
+            uids=tuple(sorted(self.uids())),
+            composite=composite,
+        )
 
     def _identify(self, tag: int, start: int, value: int, stop: int) -> None:
         """Note a top-level identifier; a second one must say the same."""

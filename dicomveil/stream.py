@@ -14,6 +14,7 @@ from dicomveil.errors import InvalidInstance
 CHUNK: Final = 1 << 16
 LARGEST_CHUNK: Final = 1 << 20
 MAX_DEPTH: Final = 512
+LONGEST_UIDS: Final = 1 << 20  # of one UI element, in bytes: more are no UIDs
 INFLATE_LIMIT: Final = 1 << 31
 
 UNDEFINED: Final = 0xFFFFFFFF
@@ -170,14 +171,16 @@ class Window:
       size: the end of the source.
       after: where the reader of an element of undefined length says that it ended.
       due: a tag from which on every element is yielded again, quiet or not.
+      descends: whether any data set or Item read so far has tags that don't ascend.
     """
 
-    __slots__ = ("_chunk", "_not_zero", "_source", "after", "base", "buffer", "due", "size")
+    __slots__ = ("_chunk", "_not_zero", "_source", "after", "base", "buffer", "descends", "due", "size")
 
     def __init__(self, source: Source) -> None:
         self._source, self._chunk = source, CHUNK
         self.buffer: bytes = getattr(source, "data", b"")
         self.base, self.size, self.after, self.due = 0, source.size, -1, NEVER
+        self.descends = False
         self._not_zero = -1  # the last position known to hold another byte than zero
 
     def load(self, position: int, length: int) -> None:
@@ -306,7 +309,7 @@ _unpack_implicit = IMPLICIT_LITTLE.item.unpack_from
 def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods have no useful type
     window: Window, position: int, end: int, delimited: bool, quiet: Container[int], private: int, unpack, unpack_long
 ) -> Elements:
-    short, long, buffer, base = SHORT_VRS, LONG_VRS, window.buffer, window.base
+    short, long, buffer, base, last = SHORT_VRS, LONG_VRS, window.buffer, window.base, -1
     while position < end:
         at = position - base
         try:
@@ -332,6 +335,9 @@ def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods 
             _load_header(window, position, end, 12)
             buffer, base = window.buffer, window.base
             continue
+        if tag <= last:
+            window.descends = True
+        last = tag
         stop = value + length
         if stop > end or length == UNDEFINED:
             stop = _undefined(window, tag, vr, position, length, stop, end)
@@ -350,7 +356,7 @@ def _explicit_elements(  # type: ignore[no-untyped-def]  # bound struct methods 
 def _implicit_elements(
     window: Window, position: int, end: int, delimited: bool, quiet: Container[int], private: int
 ) -> Elements:
-    unpack, buffer, base = _unpack_implicit, window.buffer, window.base
+    unpack, buffer, base, last = _unpack_implicit, window.buffer, window.base, -1
     while position < end:
         try:
             group, element, length = unpack(buffer, position - base)
@@ -368,6 +374,9 @@ def _implicit_elements(
         tag, value = group << 16 | element, position + 8
         if not tag and not delimited and _padding(window, position, end):
             break
+        if tag <= last:
+            window.descends = True
+        last = tag
         stop = value + length
         if stop > end or length == UNDEFINED:
             stop = _undefined(window, tag, b"", position, length, stop, end)
