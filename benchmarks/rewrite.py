@@ -70,13 +70,19 @@ def speed(rounds: int) -> Table:
     return table
 
 
-def rewrite(data: bytes) -> Callable[[], object]:
-    """The engine's rewrite as a worker does it, with the plan at hand."""
-    keys = Keys(KEY)
-    rewriter = Rewriter(compile_request(Request()), keys)
+def rewrite(data: bytes, remember: bool = True) -> Callable[[], object]:
+    """The engine's rewrite as a worker does it, with the plan at hand.
+
+    Args:
+      remember: whether UIDs that were mapped before are remembered, as those of a study are from instance to instance.
+    """
+    keys, table = Keys(KEY), compile_request(Request())
+    rewriter = Rewriter(table, keys)
     scan = scan_instance(BytesSource(data))
     study_map = build_study_map((scan,), keys)
-    return lambda: rewriter.rewrite(BytesSource(data), scan, study_map).to_bytes()
+    if remember:
+        return lambda: rewriter.rewrite(BytesSource(data), scan, study_map).to_bytes()
+    return lambda: Rewriter(table, keys).rewrite(BytesSource(data), scan, study_map).to_bytes()
 
 
 def everything(data: bytes) -> Callable[[], object]:
