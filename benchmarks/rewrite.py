@@ -61,6 +61,7 @@ def speed(rounds: int) -> Table:
         data = Path(str(get_testdata_file(name, download=False))).read_bytes()
         for what, ours, goal in (
             ("rewrite", rewrite(data), str(GOAL)),
+            ("rewrite, no UID met before", rewrite(data, remember=False), ""),
             ("scan, map and rewrite", everything(data), ""),
         ):
             theirs, mine = interleaved(dicognito(data), ours, rounds)

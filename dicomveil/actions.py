@@ -2,7 +2,7 @@
 
 A constant is encoded once, for each encoding. A function gets the walk (for the study's values and the window), its
 decision, the encoding and the element, and returns the bytes that take the element's place: b"" removes it, None
-leaves it. What must be settled with knowledge of other elements is noted on the walk, for `rewrite` to settle.
+leaves it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,6 @@ from dicomveil.errors import InvalidInstance
 from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, tag_text
 from dicomveil.walk import Walk
 
-_SHORT: Final = 64
 _NUMBER_SIZES: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}  # in bytes; swapped in big endian
 
 # ------------------------------------------------------------------------------------------------------- constants
@@ -105,20 +104,6 @@ def code_meaning(walk: Walk, decision: Decision, encoding: Encoding, element: El
     if item is element.parent and scheme.decode("latin-1") in standard.coding_schemes():
         return None
     return _dummy(encoding, decision.tag, decision.vr)
-
-
-def note(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
-    """Keep the element, and have it looked at when the walk is done."""
-    short = element.stop - element.value <= _SHORT and not element.undefined
-    raw = walk.window.slice(element.value, element.stop) if short else b""
-    walk.notes.setdefault(decision.tag, []).append((element, raw))
-    return None
-
-
-def note_and_remove(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
-    """Remove the element, and have it looked at when the walk is done."""
-    note(walk, decision, encoding, element)
-    return b""
 
 
 def add_value(text: str) -> Act:

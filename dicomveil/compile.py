@@ -109,6 +109,8 @@ class DecisionTable:
         special = _special(tag, code, top=not path)
         if special:
             return make(special[0], rule, act=special[1])
+        if not path and (tag in NOTED or (tag == ENCAPSULATED_DOCUMENT and code != "K")):
+            return make("K" if tag in NOTED else "D", rule, noted=True)
         action = self._action(sop_class_uid, path, tag, code)
         if action == "D" and vr == "UI":
             action = "U"  # a constant would make one of many; a mapped UID is a dummy too
@@ -162,17 +164,15 @@ def _special(tag: int, code: str, top: bool) -> tuple[str, Act] | None:
         return "D", actions.code_meaning
     if tag == CODING_SCHEME:
         return "K", actions.note_scheme
-    if tag == ENCAPSULATED_DOCUMENT and top and code != "K":
-        return "D", actions.note
-    return ("K", actions.note) if top and tag in NOTED else None
+    return None
 
 
 def _outside(tag: int) -> Decision:
     """What becomes of an element that the dictionary doesn't list one by one: it is removed."""
     group = tag >> 16
     if group & 0xFF01 == 0x6000:
-        act = actions.note_and_remove if tag & 0xFFFF in (OVERLAY_BIT_POSITION, OVERLAY_DATA) else None
-        return Decision(tag, "", "UN", "X", "E.1-1 (60xx,xxxx)", literal=None if act else NOTHING, act=act)
+        noted = tag & 0xFFFF in (OVERLAY_BIT_POSITION, OVERLAY_DATA)
+        return Decision(tag, "", "UN", "X", "E.1-1 (60xx,xxxx)", literal=NOTHING, noted=noted)
     if group & 0xFF01 == 0x5000:
         return Decision(tag, "", "UN", "X", "E.1-1 (50xx,xxxx)", literal=NOTHING)
     rule = "group length" if not tag & 0xFFFF else "misplaced group" if group in REMOVED_GROUPS else "not in PS3.6"

@@ -49,6 +49,7 @@ class Decision:
       rule: what says so, such as "E.1-1 2026d".
       literal: what is written in its place; None where `act` computes it.
       act: computes what is written in its place. A decision with neither enters a sequence.
+      noted: whether the element is looked at when the walk is done; without `literal` or `act` it stays until then.
       items: encoded Items to append to a sequence that is entered.
       supply: makes the element where the top level lacks it; None where it is never added.
     """
@@ -60,6 +61,7 @@ class Decision:
     rule: str
     literal: Literal | None = None
     act: Act | None = None
+    noted: bool = False
     items: Literal | None = None
     supply: Supply | None = None
 

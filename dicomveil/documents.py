@@ -19,11 +19,12 @@ _LENGTH = Decision(LENGTH, "EncapsulatedDocumentLength", "UL", "D", "of the dumm
 
 def settle_documents(walk: Walk, encoding: Encoding, document: Decision) -> None:
     """Put the dummy in the place of the document that the walk noted, and its length where the length stands."""
-    mime_type = next((raw.strip(b" \0").decode("latin-1") for _, raw in walk.notes.get(MIME_TYPE, ())), "")
+    mime_type = next((raw.strip(b" \0").decode("latin-1") for tag, *_, raw in walk.notes if tag == MIME_TYPE), "")
     dummy = dummies.document_dummy(mime_type)
-    for element, _ in walk.notes.get(DOCUMENT, ()):
-        new = encoding.element(DOCUMENT, "OB", dummy)
-        walk.edits.append(Edit(element.start, element.stop, new, None, DOCUMENT, element.vr, document))
-    for element, _ in walk.notes.get(LENGTH, ()):
-        new = encoding.element(LENGTH, "UL", encoding.u32.pack(len(dummy)))
-        walk.edits.append(Edit(element.start, element.stop, new, None, LENGTH, element.vr, _LENGTH))
+    for tag, vr, start, _, stop, _, _ in walk.notes:
+        if tag == DOCUMENT:
+            new = encoding.element(DOCUMENT, "OB", dummy)
+            walk.edits.append(Edit(start, stop, new, None, DOCUMENT, vr, document))
+        elif tag == LENGTH:
+            new = encoding.element(LENGTH, "UL", encoding.u32.pack(len(dummy)))
+            walk.edits.append(Edit(start, stop, new, None, LENGTH, vr, _LENGTH))

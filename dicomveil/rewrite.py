@@ -254,7 +254,7 @@ class Rewriter:
         walk = Walk(Window(instance.source), uids, study_map.patient, self._pseudonym, marks)
         end = walk.run(instance.begin, instance.encoding, self._table.node(scan.sop_class_uid))
         settle_pixels(walk, instance.encoding, instance.transfer_syntax_uid)
-        if DOCUMENT in walk.notes:
+        if any(note[0] == DOCUMENT for note in walk.notes):
             settle_documents(walk, instance.encoding, self._document)
         return Rewritten(instance, scan, study_map, walk, end, uids)
 

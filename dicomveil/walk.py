@@ -14,6 +14,7 @@ from dicomveil.stream import MAX_DEPTH, NEVER, Encoding, Path, Window, inner, it
 
 PIXEL_DATA: Final = 0x7FE00010
 _REMEMBERED: Final = 100_000
+_SHORT: Final = 64
 PRIVATE: Final = Decision(0, "", "UN", "X", "E.1-1 (gggg,eeee)", literal=(b"", b"", b""))
 
 
@@ -80,7 +81,8 @@ class Walk:
       character_sets: Specific Character Set by the Item that holds it; None for the top level.
       edits: what to change, not in order; plain tuples of `Edit`'s fields, which are quicker to make.
       mapped: the encoded values of UI elements met.
-      notes: elements that an action wants looked at when the walk is done, by tag; with the value of short ones.
+      notes: (tag, VR, start, value, stop, undefined, raw) of top-level elements to look at when the walk is done; `raw`
+        is the value of a short one, and else b"".
       scheme: the Item that last held a Coding Scheme Designator, and the designator.
     """
 
@@ -105,7 +107,7 @@ class Walk:
         self.character_sets: dict[Path | None, str] = {}
         self.edits: list[Edit] = []
         self.mapped: list[bytes] = []
-        self.notes: dict[int, list[tuple[Element, bytes]]] = {}
+        self.notes: list[tuple[int, bytes, int, int, int, bool, bytes]] = []
         self.scheme: tuple[Path | None, bytes] = None, b""
         self._marks = list(marks)
         self._growth = [0]  # of all edits up to each
@@ -158,13 +160,21 @@ class Walk:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)
                     if stop != value or decision.action != "Z":
                         add((start, stop, literal[index], parent, tag, vr, decision))  # type: ignore[arg-type]
+                    if decision.noted:
+                        raw = window.slice(value, stop) if stop - value <= _SHORT else b""
+                        self.notes.append((tag, vr, start, value, stop, False, raw))
                     continue
-                if decision.act is not None:
+                if decision.act is not None or decision.noted:
                     undefined = stop < 0
                     if vr == b"SQ" or (undefined and (tag != PIXEL_DATA or vr not in (b"OB", b"OW"))):
                         raise InvalidInstance("sequence-vr", tag_text(tag), start)  # Items that nobody would enter
                     if undefined:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)
+                    if decision.noted:
+                        raw = window.slice(value, stop) if stop - value <= _SHORT and not undefined else b""
+                        self.notes.append((tag, vr, start, value, stop, undefined, raw))
+                        continue
+                    assert decision.act is not None
                     new = decision.act(self, decision, encoding, Element(vr, start, value, stop, parent, undefined))
                     if new is not None:
                         add((start, stop, new, parent, tag, vr, decision))  # type: ignore[arg-type]
