@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,8 @@ from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
 from dicomveil.study import build_study_map
 from dicomveil.testing import EXPLICIT, Syntax, minimal, part10
+from dicomveil.uids import new_uid
+from dicomveil.walk import Mapping
 
 KEY: Final = bytes(range(32))
 INSTANCES: Final = ("CT_small.dcm", "MR_small.dcm")
@@ -77,13 +80,18 @@ def rewrite(data: bytes, remember: bool = True) -> Callable[[], object]:
     Args:
       remember: whether UIDs that were mapped before are remembered, as those of a study are from instance to instance.
     """
-    keys, table = Keys(KEY), compile_request(Request())
-    rewriter = Rewriter(table, keys)
+    keys = Keys(KEY)
+    rewriter = Rewriter(compile_request(Request()), keys)
     scan = scan_instance(BytesSource(data))
     study_map = build_study_map((scan,), keys)
     if remember:
         return lambda: rewriter.rewrite(BytesSource(data), scan, study_map).to_bytes()
-    return lambda: Rewriter(table, keys).rewrite(BytesSource(data), scan, study_map).to_bytes()
+
+    def forgetful() -> bytes:
+        rewriter._uids = Mapping(partial(new_uid, keys))
+        return rewriter.rewrite(BytesSource(data), scan, study_map).to_bytes()
+
+    return forgetful
 
 
 def everything(data: bytes) -> Callable[[], object]:
