@@ -17,6 +17,7 @@ from pipelines.summary import Summary
 from transforms import stores
 
 SLICE: Final = 4000
+_STOPPED: Final = {stores.STORE_FULL: "Make room", stores.STORE_FAILED: "See to it"}
 
 
 class RunFailed(DicomveilError):
@@ -45,7 +46,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
       RunFailed: it stopped, and can be started again to go on from where it was.
     """
     runs.sweep(run)
-    run.progress.mkdir(parents=True)
+    stores.restricted_folder(run.progress)
     if not plan.planned(run):
         plan.discard(run)
         with report.stage("Planning", str(run.progress)):
@@ -83,8 +84,11 @@ def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: lis
             pipeline.run().wait_until_finish()
     except Exception as failure:
         # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
-        if stores.STORE_FULL in str(failure):
-            raise RunFailed(f"There is {stores.STORE_FULL}. Make room, and run the same command again.") from None
+        if KeyboardInterrupt.__name__ in str(failure):
+            raise KeyboardInterrupt from None
+        for met, remedy in _STOPPED.items():
+            if met in str(failure):
+                raise RunFailed(f"There is {met}. {remedy}, and run the same command again.") from None
         raise RunFailed(
             f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was. "
             f"What the workers said is in workers.log of run={run.id} under --restricted."

@@ -1,13 +1,15 @@
 """The command line: parse, check, hand over. Beam is imported only when a run needs it."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import click
 from rich.console import Console
 
 EXIT_USAGE, EXIT_FAILURE = 2, 1
+_T = TypeVar("_T")
 
 
 class _Command(click.Command):
@@ -77,27 +79,34 @@ def anonymize(
     from pipelines.anonymize import anonymize as carry_out
     from pipelines.options import beam_options
     from pipelines.progress import Report
-    from transforms.stores import StoreFull
+    from transforms.secrets import refer
+    from transforms.stores import StoreFailed
 
     ours = [name for option in ctx.command.params for name in option.opts]
     console = Console(file=os.fdopen(os.dup(2), "w"))
+    mistakes = _Mistakes()
+    beam = mistakes.checked(lambda: beam_options(ours, ctx.args, ctx.meta["after"]))
+    asked = mistakes.checked(lambda: _request(request))
+    where = mistakes.checked(lambda: runs.places(inputs, output, audit, restricted))
+    mistakes.checked(lambda: refer(key) if key is not None else None)
+    if mistakes.found or beam is None or asked is None or where is None:
+        _stop("\n".join(mistakes.found), EXIT_USAGE)
     try:
-        beam = beam_options(ours, ctx.args, ctx.meta["after"])
-        asked = _request(request)
-        where = runs.places(inputs, output, audit, restricted)
         with runs.locked(where.restricted):
             run = runs.begin(where, asked, key, overwrite)
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
             summary = carry_out(run, workers, beam, Report(console), plan_only)
-    except (RunFailed, StoreFull) as failed:
+    except (RunFailed, StoreFailed) as failed:
         _stop(str(failed), EXIT_FAILURE)
     except DicomveilError as refused:
         _stop(str(refused), EXIT_USAGE)
     except OSError as failed:
-        _stop(f"{failed.strerror}: {_named(failed)}", EXIT_FAILURE)
+        _stop(f"The output, audit or restricted folder can't be used: {failed.strerror}.", EXIT_FAILURE)
     except KeyboardInterrupt:
         _stop("Interrupted. Run the same command again: it goes on from where it was.", EXIT_FAILURE)
+    except Exception as unforeseen:
+        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     if summary:
         summary.print(Console())
         sys.exit(summary.exit_status)
@@ -150,9 +159,32 @@ def _request(file: str | None):  # type: ignore[no-untyped-def]  # imported when
         raise RequestError((Problem(file, "is no text in UTF-8", "check --request"),)) from None
 
 
-def _named(failed: OSError) -> str:
-    """The file a failure is about, only if it is one of the roots that the user named: others may name a patient."""
-    return "the output, audit or restricted folder can't be written" if failed.filename else "storage failed"
+class _Mistakes:
+    """What is wrong with a command, gathered so that the user hears of all of it at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def checked(self, check: Callable[[], _T]) -> _T | None:
+        """What a check gives; None where it refuses, with its message kept."""
+        from dicomveil.errors import DicomveilError
+
+        try:
+            return check()
+        except click.UsageError as refused:
+            self.found.append(refused.message)
+        except DicomveilError as refused:
+            self.found.append(str(refused))
+        return None
+
+
+def _place(unforeseen: Exception) -> str:
+    """Kind and place of an exception; its text may quote what it was working on."""
+    trace = unforeseen.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    where = f" in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else ""
+    return type(unforeseen).__name__ + where
 
 
 def _stop(message: str, status: int) -> NoReturn:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import click
 
+REPLACED = {"--direct_num_workers": "--workers", "--direct_running_mode": "--workers"}
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "direct", "local")
 
 
@@ -22,13 +23,21 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
         options._add_argparse_args(parser)
     known, unknown = parser.parse_known_args(extra)
     declared = [name for action in parser._actions for name in action.option_strings]
-    problems = [_unknown(name, [*ours, *declared]) for name in unknown]
+    problems = [_unknown(word, [*ours, *declared]) for word in _astray(extra, unknown)]
+    names = {word.split("=")[0] for word in extra}
+    problems += [f"{theirs}: say {our} instead" for theirs, our in REPLACED.items() if theirs in names]
     runner = getattr(known, "runner", None)
     if runner and runner not in LOCAL_RUNNERS:
         problems.append("--runner: only the local runner so far (DirectRunner)")
     if problems:
         raise click.UsageError("\n".join(problems))
     return _without_runner(extra) + undeclared
+
+
+def _astray(extra: list[str], unknown: list[str]) -> list[str]:
+    """The words that nobody knows, without those that are the value of one."""
+    pairs = zip(["", *extra], extra, strict=False)
+    return [word for before, word in pairs if word in unknown and (word.startswith("-") or before not in unknown)]
 
 
 def _unknown(word: str, known: list[str]) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dicomveil.compile import RECIPE, compile_request
 from dicomveil.errors import DicomveilError
@@ -21,9 +21,11 @@ from dicomveil.request import Request
 from transforms import secrets as key_references
 from transforms import stores
 from transforms.secrets import KeyReference
-from transforms.tables import SCHEMA_VERSION
+from transforms.tables import AUDIT, RESTRICTED, SCHEMA_VERSION, name_of
 
-STATE_VERSION = 1
+STATE_VERSION: Final = 1
+_TEMPORARY: Final = ".run="
+_BEFORE_STATE: Final = {"key", "inputs.json"}
 
 
 class RunRefused(DicomveilError):
@@ -70,10 +72,14 @@ class Run:
     @property
     def temporary(self) -> Path:
         """Where outputs are written before they are renamed into place: on their own file system."""
-        return Path(self.places.output) / f".run={self.id}"
+        return _temporary(self.places.output, self.id)
 
     def slice_record(self, number: int) -> Path:
         return self.folder / "slices" / f"{number:05}.json"
+
+
+def _temporary(output: str, run_id: str) -> Path:
+    return Path(output) / f"{_TEMPORARY}{run_id}"
 
 
 def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: str | None) -> Places:
@@ -100,11 +106,23 @@ def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: 
             problems.append(f"{name}: there is no such file or folder")
         elif not os.access(real[name], os.R_OK):
             problems.append(f"{name}: can't be read; check its permissions")
+    problems += [told for name in real if not name.startswith("--input") for told in _unwritable(name, real[name])]
     problems += _contained(real)
     if problems:
         raise RunRefused("\n".join(problems))
-    inputs = tuple(dict.fromkeys(path for name, path in real.items() if name.startswith("--input")))
+    inputs = tuple(sorted({path for name, path in real.items() if name.startswith("--input")}))
     return Places(inputs, real["--output"], real["--audit"], real["--restricted"])
+
+
+def _unwritable(name: str, path: str) -> Iterator[str]:
+    """Why a root can't be written: judged by itself, or by what it would be made in."""
+    there = path
+    while not os.path.lexists(there):
+        there = os.path.dirname(there)
+    if not os.path.isdir(there):
+        yield f"{name}: {'this' if there == path else 'what it would lie in'} is a file, and must be a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        yield f"{name}: can't be written; check the permissions"
 
 
 def _contained(real: dict[str, str]) -> Iterator[str]:
@@ -141,10 +159,12 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
       RunRefused: the output was made with another request, edition, recipe or key.
       KeyRefused: the key can't be used.
     """
+    _tidy(where.restricted)
     table = compile_request(request)
-    unfinished = _unfinished(where, request, key)
+    fingerprints = {"request": request.fingerprint, "table": table.fingerprint}
+    unfinished = _unfinished(where, fingerprints, key)
     if unfinished:
-        run = unfinished
+        run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
     else:
         now = datetime.datetime.now(datetime.timezone.utc)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -153,13 +173,13 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
         run = Run(
             run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
         )
-    run.fingerprints = {"request": request.fingerprint, "table": table.fingerprint, "key": run.key.fingerprint}
+    run.fingerprints = fingerprints | {"key": run.key.fingerprint}
     if not overwrite:
         try:
             _refuse_mixture(run)
         except RunRefused:
-            if run.ephemeral and not run.resumed:
-                shutil.rmtree(run.folder)
+            if not run.resumed:
+                _forget(run.folder)
             raise
     if not unfinished:
         _remember(run)
@@ -173,38 +193,59 @@ def _remember(run: Run) -> None:
     stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
 
 
-def _unfinished(where: Places, request: Request, key: str | None) -> Run | None:
-    """The newest run that was begun with the same question and has no manifest."""
+def _unfinished(where: Places, fingerprints: dict[str, str], key: str | None) -> dict[str, Any] | None:
+    """What is known of the newest run that was begun with the same question and has no manifest."""
     reference = key_references.refer(key) if key else None
-    for state_file in sorted(Path(where.restricted).glob("run=*/state.json"), reverse=True):
-        run_id = state_file.parent.name.removeprefix("run=")
-        if (Path(where.restricted) / "runs" / f"{run_id}.json").exists():
-            continue
-        state = json.loads(state_file.read_bytes())
-        same = state["places"] == json.loads(json.dumps(asdict(where))) and state["request"] == request.members()
-        if not same or state["version"] != STATE_VERSION or state["ephemeral"] != (key is None):
+    for folder, state in _states(where.restricted):
+        same = state["places"] == json.loads(json.dumps(asdict(where))) and state["version"] == STATE_VERSION
+        if not same or state["ephemeral"] != (key is None):
             continue
         try:
-            found = reference or key_references.refer(f"file:{state_file.parent / 'key'}")
+            found = reference or key_references.refer(f"file:{folder / 'key'}")
         except DicomveilError:
             continue
-        fingerprints = state["fingerprints"]
-        if (found.fingerprint, compile_request(request).fingerprint) == (fingerprints["key"], fingerprints["table"]):
-            return Run(run_id, where, request, found, key is None, state["started"], resumed=True)
+        if state["fingerprints"] == fingerprints | {"key": found.fingerprint}:
+            return {"id": _id_of(folder), "key": found, "started": state["started"]}
     return None
 
 
+def _states(restricted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders of runs that died, the newest first, with what each began with."""
+    for file in sorted(Path(restricted).glob("run=*/state.json"), reverse=True):
+        yield file.parent, _read(file, "--restricted")
+
+
+def _id_of(folder: Path) -> str:
+    return folder.name.removeprefix("run=")
+
+
+def _tidy(restricted: str) -> None:
+    """Clear away what commands that died have left: a run they never began or had ended, and half-written outputs.
+
+    This command holds the restricted zone, so none of them is at work any more.
+    """
+    for folder in Path(restricted).glob("run=*"):
+        ended = (Path(restricted) / "runs" / f"{_id_of(folder)}.json").exists()
+        if ended or {path.name for path in folder.iterdir()} <= _BEFORE_STATE:
+            _forget(folder)
+    for folder, state in _states(restricted):
+        shutil.rmtree(_temporary(state["places"]["output"], _id_of(folder)), ignore_errors=True)
+
+
 def _refuse_mixture(run: Run) -> None:
+    """An output holds what one request, edition, recipe and key have made, and nothing that no run accounts for."""
     told = {"request": "request", "table": "edition, tables or recipe", "key": "key"}
-    manifests = sorted((Path(run.places.audit) / "runs").glob("*.json"))
-    if not manifests and not run.resumed and _holds_something(Path(run.places.output)):
-        raise RunRefused(
-            "The output holds what no run in --audit accounts for: choose another --output, name the --audit that goes "
-            "with it, or go on in it with --overwrite."
-        )
-    for manifest in manifests:
-        earlier = json.loads(manifest.read_bytes())["fingerprints"]
-        other = [told[name] for name in told if earlier[name] != run.fingerprints[name]]
+    makers = [_read(manifest, "--audit") for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json"))]
+    if _holds_something(Path(run.places.output)):
+        begun = [state for _, state in _states(run.places.restricted)]
+        makers += [state for state in begun if state["places"]["output"] == run.places.output]
+        if not makers:
+            raise RunRefused(
+                "The output holds what no run in --audit accounts for: choose another --output, name the --audit that "
+                "goes with it, or go on in it with --overwrite."
+            )
+    for maker in makers:
+        other = [told[name] for name in told if maker["fingerprints"].get(name) != run.fingerprints[name]]
         if other:
             raise RunRefused(
                 f"The output was made with another {' and '.join(other)}: choose another --output, "
@@ -214,7 +255,21 @@ def _refuse_mixture(run: Run) -> None:
 
 def _holds_something(output: Path) -> bool:
     """Whether anything stands in the output but what runs that died were writing."""
-    return output.is_dir() and any(not path.name.startswith(".run=") for path in output.iterdir())
+    return output.is_dir() and any(not path.name.startswith(_TEMPORARY) for path in output.iterdir())
+
+
+def _read(file: Path, option: str) -> dict[str, Any]:
+    """A record of an earlier run.
+
+    Raises:
+      RunRefused: it is none.
+    """
+    try:
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        content["fingerprints"].items()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise RunRefused(f"{option}: {file.name} there is no record of a run; remove it, or choose another.") from None
+    return content
 
 
 def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> None:
@@ -222,15 +277,10 @@ def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, 
     finished = {"run": run.id, "started": run.started, "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
     finished |= {"fingerprints": run.fingerprints}
     audit = Path(run.places.audit)
-    _publish(audit / "summary.json", summary, run)
+    stores.create_small(audit / "summary.json", _json(summary))
     restricted = finished | {"parts": parts.get("restricted", [])}
-    _publish(audit / "runs" / f"{run.id}.json", finished | {"parts": parts.get("audit", [])}, run)
+    stores.create_small(audit / "runs" / f"{run.id}.json", _json(finished | {"parts": parts.get("audit", [])}))
     stores.create_restricted(Path(run.places.restricted) / "runs" / f"{run.id}.json", _json(restricted))
-
-
-def _publish(target: Path, content: dict[str, Any], run: Run) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stores.create(target, target.with_name(f".{target.name}.{run.id}.part"), [_json(content)])
 
 
 def _json(content: dict[str, Any]) -> bytes:
@@ -241,12 +291,18 @@ def sweep(run: Run) -> None:
     """Remove what was being written, by this command or by one that died."""
     shutil.rmtree(run.temporary, ignore_errors=True)
     shutil.rmtree(run.progress, ignore_errors=True)
-    for left in Path(run.places.restricted).rglob(".*.part"):
-        left.unlink(missing_ok=True)
+    for root in map(Path, (run.places.audit, run.places.restricted)):
+        tables = [root / name_of(schema) / f"run={run.id}" for schema in (*AUDIT, *RESTRICTED)]
+        for folder in (root, root / "runs", *tables):
+            for left in stores.left_behind(folder):
+                left.unlink(missing_ok=True)
 
 
 def finish(run: Run) -> None:
     """Remove what only an unfinished run needs: the plan, and a key of its own."""
-    if run.ephemeral:
-        key_references.destroy_ephemeral(str(run.folder))
-    shutil.rmtree(run.folder, ignore_errors=True)
+    _forget(run.folder)
+
+
+def _forget(folder: Path) -> None:
+    key_references.destroy_ephemeral(str(folder))
+    shutil.rmtree(folder, ignore_errors=True)

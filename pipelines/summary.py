@@ -1,9 +1,11 @@
 """What a run came to: for a script in Orthanc's members and ours, and for a person."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
@@ -11,10 +13,11 @@ from dicomveil.compile import RECIPE
 from dicomveil.errors import REASONS
 from pipelines.plan import Verdict
 from pipelines.runs import Run
-from transforms.tables import STUDIES, name_of, read_part
+from transforms.tables import INSTANCES, name_of
 
 MOST_RESOURCES: Final = 10_000
-NO_KEY = "No key was given: the results of this run can't be repeated, and later studies won't match it."
+NOTHING: Final = "Nothing was found below --input."
+NO_KEY: Final = "No key was given: the results of this run can't be repeated, and later studies won't match it."
 
 
 class Summary:
@@ -58,20 +61,21 @@ class Summary:
             "Request": self._run.request.members(),
             "Recipe": RECIPE,
             "Fingerprints": self._run.fingerprints,
-            "Warnings": [NO_KEY] if self._run.ephemeral else [],
+            "Warnings": self._warnings(),
         }
 
-    def _resources(self) -> Any:
+    def _warnings(self) -> list[str]:
+        return [NO_KEY] * self._run.ephemeral + [NOTHING] * (not self._verdict.listed)
+
+    def _resources(self) -> Iterator[dict[str, str]]:
+        """The studies that the output holds an instance of."""
+        done: set[tuple[str, str]] = set()
         for part in self._parts["audit"]:
-            if part["path"].startswith(name_of(STUDIES) + "/"):
-                for study in read_part(Path(self._run.places.audit) / part["path"]):
-                    if study["study_instance_uid"] and not study["reason"]:
-                        yield {
-                            "Type": "Study",
-                            "StudyInstanceUID": study["study_instance_uid"],
-                            "PatientID": study["patient_id"],
-                            "Path": f"{study['patient_id']}/{study['study_instance_uid']}",
-                        }
+            if part["path"].startswith(name_of(INSTANCES) + "/"):
+                done.update(_studies_of(Path(self._run.places.audit) / part["path"]))
+        for patient_id, study in sorted(done):
+            path = f"{patient_id}/{study}"
+            yield {"Type": "Study", "StudyInstanceUID": study, "PatientID": patient_id, "Path": path}
 
     def print(self, console: Console) -> None:
         """Tell a person what happened, and where to look."""
@@ -81,8 +85,8 @@ class Summary:
         table.add_column(style="dim", overflow="fold")
         for name, count in sorted(self.outcomes.items()):
             outcome, _, reason = name.partition(" ")
-            told = REASONS[reason] if reason else None
-            table.add_row(f"{count:,}", f"{outcome}: {reason}" if reason else outcome, told.meaning if told else "")
+            told = f"{REASONS[reason].meaning} {REASONS[reason].remedy}" if reason else ""
+            table.add_row(f"{count:,}", f"{outcome}: {reason}" if reason else outcome, told)
         console.print(f"\n{self._verdict.listed:,} objects in {self._verdict.studies:,} studies, run {self._run.id}")
         console.print(table)
         console.print(f"{self.bytes_read:,} bytes read, {self.bytes_written:,} written")
@@ -93,7 +97,15 @@ class Summary:
             ("restricted", where.restricted, "what leads back to the originals: crosswalk/, quarantine/"),
         ):
             console.print(f"{name:>10}  {place}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
-        if self._run.ephemeral:
-            console.print(f"[yellow]{NO_KEY}[/yellow]", soft_wrap=True)
+        for warning in self._warnings():
+            console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         if self.exit_status:
             console.print("Some inputs were quarantined: quarantine/ names each with its reason; exit status 3.")
+
+
+def _studies_of(part: Path) -> Iterator[tuple[str, str]]:
+    """(Patient ID, Study Instance UID) of what was de-identified into a study, all new; of one part."""
+    columns = pq.read_table(part, columns=["patient_id", "study_instance_uid"], partitioning=None)
+    for patient_id, study in zip(*(column.to_pylist() for column in columns.columns), strict=True):
+        if study:
+            yield patient_id, study

@@ -163,6 +163,8 @@ class _WriteCrosswalksFn(beam.DoFn):
         studies: list[dict[str, Any]] = []
         for token, encoded in plans.read_studies(self._folder, bucket):
             study_map, study = StudyMap.decode(encoded), scans[token]
+            if study_map.conflict == "internal":
+                continue  # what can't be built can't be linked either
             links = list(uid_links(study, self._keys))
             uids.extend(vars(link) | {"late": False} for link in links)
             new = study_map.study_instance_uid

@@ -61,6 +61,8 @@ class _SettleFn(beam.DoFn):
                 by_content.setdefault(_digest(planned), []).append(planned)
             except Unsuitable as unsuitable:
                 yield replace(planned, reason=unsuitable.reason)
+            except Exception as unforeseen:
+                yield replace(planned, reason="internal", path=type(unforeseen).__name__)
         for content, equal in by_content.items():
             first, *others = equal
             yield self._chosen(first, content) if len(by_content) > 1 else first

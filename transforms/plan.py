@@ -5,7 +5,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from transforms import plans
+from transforms import plans, stores
 from transforms.outcomes import TokenSum
 from transforms.records import Planned
 
@@ -80,7 +80,7 @@ class _NoteFn(beam.DoFn):
         self._folder = folder
 
     def process(self, total: tuple[int, str]) -> None:
-        (Path(self._folder) / "listed").write_text(f"{total[0]} {total[1]}")
+        stores.create_restricted(Path(self._folder) / "listed", f"{total[0]} {total[1]}".encode())
 
 
 class ReadPlanned(beam.PTransform):

@@ -25,8 +25,9 @@ class Progress:
     def flush(self) -> None:
         """Write the count; that it can't be written is no reason to stop."""
         self._written = time.monotonic()
-        with contextlib.suppress(OSError):
-            (Path(self._folder) / f"{os.getpid()}-{id(self)}").write_text(str(self._count))
+        path = Path(self._folder) / f"{os.getpid()}-{id(self)}"
+        with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+            file.write(str(self._count))
 
 
 def counted(folder: str) -> int:

@@ -67,7 +67,7 @@ class _RewriteFn(beam.DoFn):
             return self._rewrite(planned, InstanceScan.decode(planned.scan), self._map(encoded))
         except Unsuitable as unsuitable:
             return set_aside(planned, unsuitable.reason, unsuitable.path, "rewrite")
-        except stores.StoreFull:
+        except stores.StoreFailed:
             raise
         except Exception as unforeseen:
             return set_aside(planned, "internal", type(unforeseen).__name__, "rewrite")

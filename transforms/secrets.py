@@ -4,10 +4,13 @@ import os
 import stat
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from dicomveil.errors import KeyRefused
 from dicomveil.keys import Keys, generate_key, parse_key
 from transforms.stores import create_restricted, local_path
+
+_LONGEST_TEXT: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,13 @@ def _variable(name: str) -> bytes:
 def _file(place: str) -> bytes:
     path = local_path(place)
     try:
-        with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise KeyRefused("The key file is no file: every worker reads it again, so a pipe or device won't do.")
+            if stat.S_IMODE(mode) & 0o077:
                 raise KeyRefused("The key file may be read by others than its owner; run: chmod 600 on it.")
-            return file.read()
+            return file.read(_LONGEST_TEXT)
     except OSError:
         raise KeyRefused("The key file can't be read.") from None
 
@@ -85,4 +91,6 @@ def destroy_ephemeral(folder: str) -> None:
     if path.exists():
         with path.open("r+b") as file:
             file.write(bytes(path.stat().st_size))
+            file.flush()
+            os.fsync(file.fileno())
         path.unlink()

@@ -5,11 +5,12 @@ Only folders of this machine for now. A URI is a path, or file:// and a path; an
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dicomveil.errors import DicomveilError, InvalidInstance
@@ -17,20 +18,30 @@ from dicomveil.stream import BytesSource, Source
 
 IN_MEMORY = 1 << 20
 _FILE_SCHEME = "file://"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_OPEN_TO_ALL, _OWNER_ONLY = 0o666, 0o600
 
 
 class StoreError(DicomveilError):
     """Storage that can't be used as the user asked; the message names what the user wrote."""
 
 
-class StoreFull(DicomveilError):
-    """No space is left where the output goes. The run stops, and goes on from its plan when there is."""
+STORE_FULL: Final = "no space left where the output or the records go"
+STORE_FAILED: Final = "a failure of the storage where the output or the records go"
+
+
+class StoreFailed(DicomveilError):
+    """What should be written can't be, which is no input's fault: the run stops, and goes on from its plan later."""
+
+    def __init__(self, message: str = STORE_FAILED) -> None:
+        super().__init__(message)
+
+
+class StoreFull(StoreFailed):
+    """No space is left where the output or the records go."""
 
     def __init__(self) -> None:
         super().__init__(STORE_FULL)
-
-
-STORE_FULL = "no space left where the output or the records go"
 
 
 class Listed(NamedTuple):
@@ -50,7 +61,7 @@ def local_path(uri: str) -> Path:
     """
     if uri.startswith(_FILE_SCHEME):
         return Path(os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :])))
-    if "://" in uri:
+    if _SCHEME.match(uri):
         raise StoreError(f"{uri}: only folders of this machine can be read and written so far (path or file://path)")
     return Path(uri)
 
@@ -132,9 +143,7 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
         source: Source = FileSource(descriptor, status.st_size)
         try:
             yield BytesSource(source.read(0, status.st_size)) if status.st_size <= IN_MEMORY else source
-        except OSError as failure:
-            if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StoreFull from None
+        except OSError:
             raise InvalidInstance("unreadable") from None
         if _version(os.fstat(descriptor)) != version:
             raise InvalidInstance("changed-during-run")
@@ -142,45 +151,87 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
         os.close(descriptor)
 
 
-def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = 0o666) -> None:
+def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL) -> None:
     """Create an object whole or not at all: it is written beside, then renamed.
 
     Args:
       temporary: a name of this process alone, on the same file system; its folder exists.
 
     Raises:
-      StoreFull: there is no space; nothing is left behind.
+      StoreFailed: it can't be written, StoreFull for want of space; nothing is left behind. What `chunks` raises
+        while it reads passes through.
     """
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb", buffering=0) as out:
+        with _create_temporary(temporary, mode) as descriptor:
             for chunk in chunks:
-                view = memoryview(chunk)
-                while view:
-                    view = view[out.write(view) :]
+                _write(descriptor, chunk)
+        _move(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+@contextmanager
+def _create_temporary(temporary: Path, mode: int) -> Iterator[int]:
+    with _writing():
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        if mode == _OWNER_ONLY:
+            os.fchmod(descriptor, mode)
+        yield descriptor
+    finally:
+        with _writing():
+            os.close(descriptor)
+
+
+def _write(descriptor: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    with _writing():
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
+def _move(temporary: Path, target: Path) -> None:
+    with _writing():
         try:
             os.replace(temporary, target)
         except FileNotFoundError:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Tell failures to write from failures to read: only the latter are an input's."""
+    try:
+        yield
     except OSError as failure:
-        temporary.unlink(missing_ok=True)
-        if failure.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull from None
-        raise
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        raise (StoreFull if failure.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed)() from None
+
+
+def create_small(target: Path, data: bytes, mode: int = _OPEN_TO_ALL) -> None:
+    """The same for a small object, written beside its target under a name of this process alone."""
+    with _writing():
+        target.parent.mkdir(parents=True, exist_ok=True)
+    create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode)
 
 
 def create_restricted(target: Path, data: bytes) -> None:
-    """The same for a small object that only its owner may read, whatever the umask."""
+    """The same for one that only its owner may read, whatever the umask."""
     restricted_folder(target.parent)
-    create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], 0o600)
+    create_small(target, data, _OWNER_ONLY)
 
 
 def restricted_folder(folder: Path) -> None:
     """A folder that only its owner may enter, whatever the umask."""
     if not folder.is_dir():
-        restricted_folder(folder.parent) if not folder.parent.is_dir() else None
-        folder.mkdir(mode=0o700, exist_ok=True)
-        folder.chmod(0o700)
+        restricted_folder(folder.parent)
+        with _writing():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o700)
+
+
+def left_behind(folder: Path) -> Iterator[Path]:
+    """What a process that died was writing in a folder."""
+    return folder.glob(".*.part")

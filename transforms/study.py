@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import apache_beam as beam
 
 from dicomveil.scan import InstanceScan
-from dicomveil.study import build_study_map
+from dicomveil.study import StudyMap, build_study_map
 from transforms.records import Planned
 from transforms.secrets import KeyReference
 
@@ -13,7 +13,8 @@ from transforms.secrets import KeyReference
 class BuildStudyMaps(beam.PTransform):
     """Group by study, and settle what its instances share: (study token, encoded StudyMap).
 
-    What a quarantined instance says still counts: its study knows of it.
+    What a quarantined instance says still counts: its study knows of it. A study whose map can't be built for a reason
+    that nobody foresaw is set aside whole.
     """
 
     def __init__(self, key: KeyReference) -> None:
@@ -47,4 +48,7 @@ class _BuildFn(beam.DoFn):
 
     def process(self, study: tuple[str, Iterable[Planned]]) -> Iterator[tuple[str, bytes]]:
         token, instances = study
-        yield token, build_study_map((InstanceScan.decode(it.scan) for it in instances), self._keys).encode()
+        try:
+            yield token, build_study_map((InstanceScan.decode(it.scan) for it in instances), self._keys).encode()
+        except Exception:
+            yield token, StudyMap(token, "", "", (), conflict="internal").encode()

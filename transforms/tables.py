@@ -120,8 +120,7 @@ def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dic
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
         target = Path(root) / name
         if schema in AUDIT:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            stores.create(target, target.with_suffix(".part"), [buffer.getvalue()])
+            stores.create_small(target, buffer.getvalue())
         else:
             stores.create_restricted(target, buffer.getvalue())
     return name, len(rows)

@@ -346,3 +346,106 @@ def test_a_plan_alone_writes_no_output(tmp_path: Path) -> None:
     assert "Plan: 1 objects" in said.stderr and not (tmp_path / "out").exists()
     said = run("anonymize", "--input", tmp_path / "a", "--output", tmp_path / "out")
     assert "Going on with run" in said.stderr and len(contents(tmp_path / "out")) == 1
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    """One attempt tells everything that is wrong with a command, and leaves nothing behind."""
+    (tmp_path / "a").write_bytes(instance("1.2.3.1"))
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    words = ["--input", tmp_path / "nowhere", "--output", tmp_path / "file", "--request", tmp_path / "none.yaml"]
+    words += ["--worker", 2, "--direct_num_workers=2", "--key", f"file:{tmp_path / 'pipe'}"]
+    said = run("anonymize", *words, status=2, key=False).stderr
+    for told in (
+        "did you mean --workers?",
+        "--direct_num_workers: say --workers instead",
+        "can't be read",
+        "there is no such file or folder",
+        "--output: this is a file, and must be a folder",
+        "a pipe or device won't do",
+    ):
+        assert told in said
+    assert "2: what is this?" not in said
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "file", "pipe"}
+
+
+def test_a_run_that_died_counts_for_what_it_wrote(tmp_path: Path) -> None:
+    """What a run wrote before it died is in the output: another key is refused there, and its rest is swept."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_bytes(instance("1.2.3.1"))
+    out, restricted = tmp_path / "out", tmp_path / "out-restricted"
+    command = ["anonymize", "--input", tmp_path / "in", "--output", out]
+    run(*command, "--plan-only")
+    (died,) = restricted.glob("run=*")
+    (out / f".{died.name}").mkdir(parents=True)
+    (out / f".{died.name}" / "half").write_bytes(b"half")
+    run(*command, "--plan-only", DICOMVEIL_KEY=KEY[::-1].hex())
+    assert not (out / f".{died.name}").exists()
+    shutil.rmtree(max(restricted.glob("run=*"), key=lambda folder: folder.stat().st_mtime))
+    (out / "one.dcm").write_bytes(b"one")
+    said = run(*command, status=2, DICOMVEIL_KEY=KEY[::-1].hex())
+    assert "another key" in said.stderr
+    said = run("anonymize", "--input", tmp_path / "in" / "a", "--output", out)
+    assert "Going on" not in said.stderr
+    (out.parent / "out-audit" / "runs" / "other.json").write_text("{")
+    said = run(*command, status=2)
+    assert "other.json there is no record of a run" in said.stderr
+
+
+def test_an_unfinished_run_is_closed_too(tmp_path: Path) -> None:
+    """Plan, key and notes of a run that isn't done can be read by nobody else, whatever the umask."""
+    (tmp_path / "a").write_bytes(instance("1.2.3.1"))
+    before = os.umask(0)
+    try:
+        run("anonymize", "--input", tmp_path / "a", "--output", tmp_path / "out", "--plan-only", key=False)
+    finally:
+        os.umask(before)
+    found = [tmp_path / "out-restricted", *(tmp_path / "out-restricted").rglob("*")]
+    assert {path.name for path in found} >= {"key", "listed", "progress", "verdict.json", "state.json"}
+    for path in found:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_the_order_of_inputs_is_no_question(tmp_path: Path) -> None:
+    """The same inputs in another order are the same run, and go on from its plan."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(instance(f"1.2.3.{ord(name)}"))
+    out = ["--output", tmp_path / "out"]
+    run("anonymize", "--input", tmp_path / "a", tmp_path / "b", *out, "--plan-only")
+    said = run("anonymize", "--input", tmp_path / "b", "--input", tmp_path / "a", *out)
+    assert "Going on with run" in said.stderr and len(contents(tmp_path / "out")) == 2
+
+
+def test_the_summary_names_what_is_there(tmp_path: Path) -> None:
+    """Resources are the studies that stand in the output, none that was set aside; and an empty input is remarked on."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    said = run("anonymize", "--input", folder, "--output", tmp_path / "out")
+    assert "Nothing was found below --input." in said.stdout
+    (folder / "good").write_bytes(instance("1.2.3.1", study="1.2.9.1"))
+    for name, patient in (("one", "MRN1"), ("other", "MRN2")):
+        (folder / name).write_bytes(instance(f"1.2.3.{len(name)}", study="1.2.9.2", patient=patient))
+    said = run("anonymize", "--input", folder, "--output", tmp_path / "out", status=3)
+    assert REASONS["patient-conflict"].remedy in " ".join(said.stdout.split())
+    summary = json.loads((tmp_path / "out-audit" / "summary.json").read_bytes())
+    (study,) = summary["Resources"]
+    (name,) = contents(tmp_path / "out")
+    assert name.startswith(f"{study['Path']}/") and summary["ResourcesCount"] == 1
+    assert (summary["InstancesCount"], summary["FailedInstancesCount"]) == (3, 2)
+
+
+def test_the_documented_view_reads_finished_runs(study: Path, done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SQL of docs/audit.md gives a row for each changed element, of what the manifests list alone."""
+    duckdb = pytest.importorskip("duckdb")
+    document = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    statements = document.split("```sql\n")[1].split("```")[0].replace("release-audit", str(done / "out-audit"))
+    unlisted = done / "out-audit" / "instances" / "run=unlisted"
+    unlisted.mkdir()
+    (unlisted / "part-0.parquet").write_bytes(b"no table")
+    duckdb.execute(statements)
+    rows = table(done / "out-audit", "instances")
+    expected = Counter(
+        (change["keyword"], change["action"], change["rule"]) for row in rows for change in row["changes"]
+    )
+    assert {row[:3]: row[3] for row in duckdb.fetchall()} == expected
+    shutil.rmtree(unlisted)

@@ -4,8 +4,9 @@ import pytest
 
 from dicomveil.errors import InvalidInstance
 from dicomveil.request import Request
+from dicomveil.study import StudyMap
 from tests.corpora import KEY
-from transforms import rewrite, scan
+from transforms import conflicts, rewrite, scan, study
 from transforms.records import Outcome, Planned, SourceObject
 from transforms.secrets import refer
 from transforms.stores import StoreFull
@@ -36,6 +37,27 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
     (outcome,) = fn.process((Planned("00", "", 0, "", scan=b"not a scan"), b""))
     assert (outcome.outcome, outcome.reason) == ("quarantined", "internal")
     assert "Bodox" not in repr(outcome) + repr(planned)
+
+
+def test_the_unforeseen_in_a_group_is_its_members(key, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody thought of in a study, or among inputs of one UID, sets those aside, and the run goes on."""
+
+    def fail(*_: object) -> None:
+        raise KeyError("Bodox")
+
+    monkeypatch.setattr(study, "build_study_map", fail)
+    fn = study._BuildFn(key)
+    fn.setup()
+    ((token, encoded),) = fn.process(("0a", [Planned("00", "", 0, "", study_token="0a", scan=b"no scan")]))
+    assert (token, StudyMap.decode(encoded).conflict) == ("0a", "internal")
+    monkeypatch.setattr(conflicts, "_digest", fail)
+    fn = conflicts._SettleFn(key, "quarantine")
+    fn.setup()
+    settled = list(fn.process(("0b", [Planned(token, token, 0, "", sop_token="0b") for token in ("00", "01")])))
+    assert [(it.token, it.reason, it.path) for it in settled] == [
+        ("00", "internal", "KeyError"),
+        ("01", "internal", "KeyError"),
+    ]
 
 
 def test_a_full_disk_is_no_instances_fault(key, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -1,13 +1,24 @@
 """The seam to storage: whole objects or none, and the very version that was listed."""
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from dicomveil.errors import InvalidInstance
 from transforms import stores
-from transforms.stores import create, list_objects, local_path, open_version
+from transforms.stores import (
+    StoreError,
+    StoreFailed,
+    StoreFull,
+    create,
+    create_restricted,
+    list_objects,
+    local_path,
+    open_version,
+)
 
 
 def test_an_object_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -59,3 +70,53 @@ def test_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     (listed,) = list_objects(str(tmp_path))
     assert local_path(listed.uri) == path
     listed.uri.encode()
+
+
+def test_a_failure_to_write_is_no_inputs_fault(tmp_path: Path) -> None:
+    """Where the output can't be written the run stops; where the input can't be read, that input is set aside."""
+    path = tmp_path / "a"
+    path.write_bytes(b"a")
+    (listed,) = list_objects(str(path))
+    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version):
+        create(path / "below a file", tmp_path / "a.part", [b"one"])
+    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version):
+        create(tmp_path / "out", tmp_path / "nowhere" / "a.part", [b"one"])
+
+    def unreadable():
+        yield b"one"
+        raise OSError(errno.EIO, "input")
+
+    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version):
+        create(tmp_path / "out", tmp_path / "a.part", unreadable())
+    assert [found.name for found in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_full_disk_is_told_from_other_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without space nothing is left half written, and the failure says what it is."""
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch, pytest.raises(StoreFull):
+        patch.setattr(stores.os, "write", full)
+        create(tmp_path / "out", tmp_path / "a.part", [b"one"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_restricted_means_restricted(tmp_path: Path) -> None:
+    """Only the owner may enter or read what is restricted, whether the umask gives all or takes all."""
+    for umask in (0, 0o777):
+        before = os.umask(umask)
+        try:
+            create_restricted(tmp_path / str(umask) / "b" / "c", b"one")
+        finally:
+            os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*") if path.is_dir()} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("c")} == {0o600}
+
+
+def test_a_scheme_stands_in_front(tmp_path: Path) -> None:
+    """gs:// is another store, and a folder whose name ends in a colon is a folder."""
+    assert local_path("/a:/b") == Path("/a:/b") and local_path("/a://b") == Path("/a:/b")
+    with pytest.raises(StoreError, match="only folders of this machine"):
+        local_path("gs://bucket/a")
