@@ -5,7 +5,7 @@ decision, the encoding and the element, and returns the bytes that take the elem
 leaves it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from dicomveil import charset, dummies, standard
@@ -19,6 +19,12 @@ _NUMBER_SIZES: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}  #
 # ------------------------------------------------------------------------------------------------------- constants
 
 
+def _in_each(encode: Callable[[Encoding], bytes]) -> Literal:
+    """What is encoded once, for every encoding there is."""
+    explicit, implicit, big = map(encode, ENCODINGS)
+    return explicit, implicit, big
+
+
 def removed(tag: int, vr: str) -> Literal:
     """X: nothing in its place."""
     return NOTHING
@@ -26,14 +32,12 @@ def removed(tag: int, vr: str) -> Literal:
 
 def emptied(tag: int, vr: str) -> Literal:
     """Z: a value of zero length; for a sequence, no Items."""
-    explicit, implicit, big = (encoding.header(tag, vr, 0) for encoding in ENCODINGS)
-    return explicit, implicit, big
+    return _in_each(lambda encoding: encoding.header(tag, vr, 0))
 
 
 def dummy(tag: int, vr: str) -> Literal:
     """D: a value of the VR that identifies nobody; for a sequence, one Item that its IODs allow."""
-    explicit, implicit, big = (_dummy(encoding, tag, vr) for encoding in ENCODINGS)
-    return explicit, implicit, big
+    return _in_each(lambda encoding: _dummy(encoding, tag, vr))
 
 
 def _dummy(encoding: Encoding, tag: int, vr: str) -> bytes:
@@ -122,20 +126,17 @@ def add_value(text: str) -> Act:
 
 def constant(tag: int, vr: str, value: str) -> Literal:
     """A mark: the same value wherever it stands or is missing."""
-    explicit, implicit, big = (encoding.element(tag, vr, value.encode()) for encoding in ENCODINGS)
-    return explicit, implicit, big
+    return _in_each(lambda encoding: encoding.element(tag, vr, value.encode()))
 
 
 def encoded_items(items: Sequence[Sequence[dummies.Node]]) -> Literal:
     """Items to append to a sequence."""
-    explicit, implicit, big = (b"".join(encoded_item(encoding, item) for item in items) for encoding in ENCODINGS)
-    return explicit, implicit, big
+    return _in_each(lambda encoding: b"".join(encoded_item(encoding, item) for item in items))
 
 
 def sequence(tag: int, items: Literal) -> Literal:
     """A sequence of encoded Items."""
-    explicit, implicit, big = (encoding.element(tag, "SQ", items[encoding.index]) for encoding in ENCODINGS)
-    return explicit, implicit, big
+    return _in_each(lambda encoding: encoding.element(tag, "SQ", items[encoding.index]))
 
 
 def supply_literal(literal: Literal) -> Supply:

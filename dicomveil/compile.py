@@ -140,16 +140,16 @@ def _codes(request: Request) -> dict[int, tuple[str, str]]:
     """The action code of each attribute that is named by a table, and the table."""
     codes = {}
     if request.supplement:
-        codes = {_tag(row.tag): (row.action, "supplement") for row in standard.supplement() if "x" not in row.tag}
+        codes = {
+            standard.tag_number(row.tag): (row.action, "supplement")
+            for row in standard.supplement()
+            if "x" not in row.tag
+        }
     rule = f"E.1-1 {request.dicom_version}"
     for row in standard.rows(request.dicom_version):
         if re.fullmatch(r"\([0-9A-F]{4},[0-9A-F]{4}\)", row.tag):
-            codes[_tag(row.tag)] = row.basic, rule
+            codes[standard.tag_number(row.tag)] = row.basic, rule
     return codes
-
-
-def _tag(text: str) -> int:
-    return int(text[1:5] + text[6:10], 16)
 
 
 def _special(tag: int, code: str, top: bool) -> tuple[str, Act] | None:

@@ -21,15 +21,12 @@ class Element(NamedTuple):
 
     Attributes:
       parent: the Item it stands in; None at the top level.
-      undefined: whether its length is; `stop` is then where its delimiter ends.
     """
 
-    vr: bytes
     start: int
     value: int
     stop: int
     parent: "Path | None"
-    undefined: bool
 
 
 # Returns the bytes that take the element's place, b"" to remove it, None to leave it as it is.

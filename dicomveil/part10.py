@@ -15,6 +15,7 @@ from dicomveil.stream import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
+    PIXEL_DATA,
     Encoding,
     InflatedSource,
     Source,
@@ -36,7 +37,6 @@ _UNCOMPRESSED: Final = {EXPLICIT_LITTLE: EXPLICIT_UID, IMPLICIT_LITTLE: IMPLICIT
 
 _MEDIA_STORAGE_SOP_CLASS: Final = 0x00020002
 _TRANSFER_SYNTAX: Final = 0x00020010
-_PIXEL_DATA: Final = 0x7FE00010
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,12 @@ class Instance:
       begin: where it starts in there.
       encoding: how its elements are encoded.
       transfer_syntax_uid: the one it is in; where the file said something else, the one it was recovered as.
-      deflated: whether the data set is deflated in the file.
-      recovered: whether the file's own transfer syntax was missing or wrong.
     """
 
     source: Source
     begin: int
     encoding: Encoding
     transfer_syntax_uid: str
-    deflated: bool
-    recovered: bool
 
 
 def open_instance(source: Source) -> Instance:
@@ -90,7 +86,7 @@ def open_instance(source: Source) -> Instance:
     if uid and not encoding:
         raise InvalidInstance("transfer-syntax", "", begin)
     if encoding and _starts(encoding, window, begin):
-        return Instance(source, begin, encoding, uid, False, False)
+        return Instance(source, begin, encoding, uid)
     return _recovered(source, begin, encoding, uid)
 
 
@@ -137,11 +133,11 @@ def _deflated(source: Source, begin: int, uid: str) -> Instance:
         inflated = InflatedSource(source, begin)
     except InvalidInstance as broken:
         if broken.reason == "deflate" and _fits(EXPLICIT_LITTLE, source, begin):
-            return Instance(source, begin, EXPLICIT_LITTLE, EXPLICIT_UID, False, True)
+            return Instance(source, begin, EXPLICIT_LITTLE, EXPLICIT_UID)
         raise
     if not inflated.size or not _starts(EXPLICIT_LITTLE, Window(inflated), 0):
         raise InvalidInstance("transfer-syntax", "", begin)
-    return Instance(inflated, 0, EXPLICIT_LITTLE, uid, True, False)
+    return Instance(inflated, 0, EXPLICIT_LITTLE, uid)
 
 
 def _recovered(source: Source, begin: int, declared: Encoding | None, uid: str) -> Instance:
@@ -152,10 +148,10 @@ def _recovered(source: Source, begin: int, declared: Encoding | None, uid: str) 
     """
     fitting = [encoding for encoding in ENCODINGS if _fits(encoding, source, begin)]
     if declared in fitting and declared:
-        return Instance(source, begin, declared, uid, False, False)
+        return Instance(source, begin, declared, uid)
     if len(fitting) != 1 or _encapsulated(fitting[0], source, begin):
         raise InvalidInstance("transfer-syntax", "", begin)
-    return Instance(source, begin, fitting[0], _UNCOMPRESSED[fitting[0]], False, True)
+    return Instance(source, begin, fitting[0], _UNCOMPRESSED[fitting[0]])
 
 
 def _starts(encoding: Encoding, window: Window, begin: int) -> bool:
@@ -213,7 +209,7 @@ def _encapsulated(encoding: Encoding, source: Source, begin: int) -> bool:
     window = Window(source)
     for tag, vr, _, value, stop in encoding.elements(window, begin, window.size, False):
         if stop < 0:
-            if tag == _PIXEL_DATA:
+            if tag == PIXEL_DATA:
                 return True
             window.after = skip(window, value, window.size, encoding, vr, tag)
         elif not tag:

@@ -9,7 +9,7 @@ from typing import Final
 from dicomveil.decision import Decision
 from dicomveil.errors import InvalidInstance
 from dicomveil.part10 import DEFLATED_UIDS, GE_PRIVATE_UID, UNCOMPRESSED_UIDS
-from dicomveil.stream import Encoding, tag_text
+from dicomveil.stream import PIXEL_DATA, Encoding, tag_text
 from dicomveil.walk import Edit, Mask, Walk
 
 SAMPLES: Final = 0x00280002
@@ -20,12 +20,11 @@ BITS_ALLOCATED: Final = 0x00280100
 BITS_STORED: Final = 0x00280101
 HIGH_BIT: Final = 0x00280102
 OVERLAY_BIT_POSITION: Final = 0x60000102
+OVERLAY_DATA: Final = 0x60003000
 FLOAT_PIXEL_DATA: Final = 0x7FE00008
 DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
-PIXEL_DATA: Final = 0x7FE00010
 LAYOUT: Final = frozenset((SAMPLES, FRAMES, ROWS, COLUMNS, BITS_ALLOCATED, BITS_STORED, HIGH_BIT))
 _PIXELS: Final = frozenset((FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA))
-OVERLAY_DATA: Final = 0x60003000
 
 _BEHIND_PIXELS = Decision(PIXEL_DATA, "PixelData", "OW", "C", "PS3.5 8.1.1")
 _OVERLAY_BITS = Decision(PIXEL_DATA, "PixelData", "OW", "C", "E.1-1 (60xx,3000)")

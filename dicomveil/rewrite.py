@@ -91,10 +91,10 @@ class Rewritten:
           InvalidInstance: a lie inside a sequence that was removed, or one that only a full scan can tell.
         """
         whole = self._walk.window.descends
-        for start, stop, _, parent, tag, vr, decision in self._walk.edits:
+        for start, stop, _, parent, _, _, decision in self._walk.edits:
             if stop - start > _SEQUENCE_HEADER and decision is not None and decision.vr == "SQ":
                 if parent is None:
-                    read_sequence(self._instance, tag, vr, start, stop)
+                    read_sequence(self._instance, start, stop)
                 else:
                     whole = True
         if whole:

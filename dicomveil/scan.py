@@ -12,7 +12,7 @@ from typing import Final
 from dicomveil import charset, standard
 from dicomveil.errors import Filtered, InvalidInstance
 from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
-from dicomveil.stream import LONGEST_UIDS, MAX_DEPTH, UNDEFINED, Encoding, Source, Window, inner, items, skip, tag_text
+from dicomveil.stream import LONGEST_UIDS, MAX_DEPTH, PIXEL_DATA, Encoding, Source, Window, inner, items, skip, tag_text
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS: Final = 0x00080016
@@ -23,7 +23,6 @@ ISSUER: Final = 0x00100021
 STUDY_INSTANCE: Final = 0x0020000D
 SERIES_INSTANCE: Final = 0x0020000E
 FRAME_OF_REFERENCE: Final = 0x00200052
-_PIXEL_DATA: Final = 0x7FE00010
 
 _IDENTIFIERS: Final = {
     SPECIFIC_CHARACTER_SET: "",
@@ -95,7 +94,7 @@ def scan_opened(instance: Instance, size: int) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
     found = _Scan(Window(instance.source))
     try:
-        found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0)
+        found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0, top=True)
     except InvalidInstance as bad:
         raise (
             InvalidInstance("trailing-data", "", bad.offset) if found.behind_pixels and "." not in bad.path else bad
@@ -114,20 +113,13 @@ def identify(instance: Instance, size: int) -> InstanceScan:
     return found.scan(instance, size)
 
 
-def read_sequence(instance: Instance, tag: int, vr: bytes, start: int, stop: int) -> None:
-    """Read a top-level sequence to its end, for the lies in it.
-
-    Args:
-      start: where the element starts; `stop` is where the next one does.
+def read_sequence(instance: Instance, start: int, stop: int) -> None:
+    """Read a top-level sequence from its start to the next element's, for the lies in it.
 
     Raises:
       InvalidInstance: as `scan_instance` does.
     """
-    found, encoding = _Scan(Window(instance.source)), instance.encoding
-    value = start + (8 if encoding.implicit else 12)
-    (length,) = encoding.u32.unpack(found.window.slice(value - 4, value))
-    if vr in (b"SQ", b"UN", b""):
-        found.items(tag, vr, value, -1 if length == UNDEFINED else stop, instance.source.size, encoding)
+    _Scan(Window(instance.source)).data_set(start, stop, False, instance.encoding, 0)
 
 
 @cache
@@ -147,7 +139,7 @@ def _quiet_in_items() -> frozenset[int]:
 @cache
 def _quiet() -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
-    return _quiet_in_items() - _IDENTIFIERS.keys() - {_PIXEL_DATA}
+    return _quiet_in_items() - _IDENTIFIERS.keys() - {PIXEL_DATA}
 
 
 @cache
@@ -180,18 +172,20 @@ class _Scan:
             if (uid := value.strip(" \0")) and uid not in registered
         }
 
-    def data_set(self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int) -> None:
+    def data_set(
+        self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int, top: bool = False
+    ) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
-        window, watched, top = self.window, _watched(), depth == 0
+        window, watched = self.window, _watched()
         quiet = _quiet() if top else _quiet_in_items()
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
                     self._identify(tag, start, value, stop)
-                if tag < _PIXEL_DATA:
+                if tag < PIXEL_DATA:
                     if self.behind_pixels:
                         raise InvalidInstance("trailing-data", tag_text(tag), start)
-                elif tag == _PIXEL_DATA:
+                elif tag == PIXEL_DATA:
                     if stop < 0:
                         window.after = skip(window, value, end, encoding, vr, tag)
                     self.behind_pixels, window.due = True, 0
@@ -206,7 +200,7 @@ class _Scan:
                     self.mentioned.add((role, window.slice(value, stop)))
                 continue
             inside = inner(encoding, vr)
-            if tag & 0x10000 or tag == _PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
+            if tag & 0x10000 or tag == PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
                 if stop < 0:
                     window.after = skip(window, value, end, encoding, vr, tag, depth)
                 continue
@@ -220,16 +214,6 @@ class _Scan:
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
                 number += 1
-
-    def items(self, tag: int, vr: bytes, value: int, stop: int, end: int, encoding: Encoding) -> None:
-        """Note what one top-level sequence holds."""
-        inside = inner(encoding, vr)
-        for number, (_, content, behind) in enumerate(items(self.window, value, stop, end, inside, tag)):
-            limit = behind if behind >= 0 else stop if stop >= 0 else end
-            try:
-                self.data_set(content, limit, behind < 0, inside, 1)
-            except InvalidInstance as bad:
-                raise bad.inside(tag_text(tag), number) from None
 
     def identify(self, instance: Instance) -> None:
         """Note the identifiers, up to the last tag that is one."""

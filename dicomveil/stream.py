@@ -20,9 +20,7 @@ INFLATE_LIMIT: Final = 1 << 31
 UNDEFINED: Final = 0xFFFFFFFF
 NEVER: Final = 1 << 32  # a tag that none reaches
 _LONGEST_SHORT: Final = 0xFFFE
-ITEM: Final = 0xFFFEE000
-ITEM_DELIMITER: Final = 0xFFFEE00D
-SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
+PIXEL_DATA: Final = 0x7FE00010
 
 SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())

@@ -10,9 +10,8 @@ from typing import Final, NamedTuple
 
 from dicomveil.decision import Decision, Element, Node
 from dicomveil.errors import InvalidInstance
-from dicomveil.stream import MAX_DEPTH, NEVER, Encoding, Path, Window, inner, items, skip, tag_text
+from dicomveil.stream import MAX_DEPTH, NEVER, PIXEL_DATA, Encoding, Path, Window, inner, items, skip, tag_text
 
-PIXEL_DATA: Final = 0x7FE00010
 _REMEMBERED: Final = 100_000
 _SHORT: Final = 64
 PRIVATE: Final = Decision(0, "", "UN", "X", "E.1-1 (gggg,eeee)", literal=(b"", b"", b""))
@@ -161,8 +160,7 @@ class Walk:
                     if stop != value or decision.action != "Z":
                         add((start, stop, literal[index], parent, tag, vr, decision))  # type: ignore[arg-type]
                     if decision.noted:
-                        raw = window.slice(value, stop) if stop - value <= _SHORT else b""
-                        self.notes.append((tag, vr, start, value, stop, False, raw))
+                        self._note(tag, vr, start, value, stop, False)
                     continue
                 if decision.act is not None or decision.noted:
                     undefined = stop < 0
@@ -171,11 +169,10 @@ class Walk:
                     if undefined:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)
                     if decision.noted:
-                        raw = window.slice(value, stop) if stop - value <= _SHORT and not undefined else b""
-                        self.notes.append((tag, vr, start, value, stop, undefined, raw))
+                        self._note(tag, vr, start, value, stop, undefined)
                         continue
                     assert decision.act is not None
-                    new = decision.act(self, decision, encoding, Element(vr, start, value, stop, parent, undefined))
+                    new = decision.act(self, decision, encoding, Element(start, value, stop, parent))
                     if new is not None:
                         add((start, stop, new, parent, tag, vr, decision))  # type: ignore[arg-type]
                     continue
@@ -203,6 +200,11 @@ class Walk:
                 self._relength(value - 4, encoding, stop - value, before)
             window.due = due
         return window.after
+
+    def _note(self, tag: int, vr: bytes, start: int, value: int, stop: int, undefined: bool) -> None:
+        """Have a top-level element looked at when the walk is done."""
+        raw = self.window.slice(value, stop) if stop - value <= _SHORT and not undefined else b""
+        self.notes.append((tag, vr, start, value, stop, undefined, raw))
 
     def _relength(self, position: int, encoding: Encoding, length: int, first: int) -> None:
         """Write a length again that stands around the edits from the `first` on. Each edit is summed once."""
