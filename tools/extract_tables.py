@@ -2,9 +2,9 @@
 
     extract_tables.py FOLDER
 
-FOLDER holds `e1_1/`, `types/`, `dictionary/` and `uids/`. What is written to `dicomveil/tables/` is
-plain CSV, sorted, so that a new edition is read in review as a difference of rows. The coding schemes and the
-supplement there are kept by hand.
+FOLDER holds `codes/`, `dictionary/`, `e1_1/`, `modules/`, `safe_private/`, `types/` and `uids/`. What is written to
+`dicomveil/tables/` is plain CSV, sorted, so that a new edition is read in review as a difference of rows. The coding
+schemes and the supplement there are kept by hand.
 """
 
 import csv
@@ -14,16 +14,22 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-EDITION = "2026d"
+EDITIONS = "2008 2017a 2017c 2017d 2019c 2019e 2020a 2020b 2021b 2023b 2024a 2024b 2025e 2026c 2026d".split()  # noqa: SIM905
 TABLES = Path(__file__).resolve().parent.parent / "dicomveil" / "tables"
-PARTS = {  # what each compound code becomes on a Type; 1C and 2C count as 1 and 2 where the attribute is present
-    "X/Z": {"1": "D", "2": "Z", "3": "X"},
-    "X/D": {"1": "D", "2": "D", "3": "X"},
-    "Z/D": {"1": "D", "2": "Z", "3": "Z"},
-    "X/Z/D": {"1": "D", "2": "Z", "3": "X"},
-    "X/Z/U*": {"1": "U", "2": "Z", "3": "X"},
+ERRATA = {  # rows that an edition prints twice: (tag, column) -> the cell that the next edition keeps
+    "2019c": {("(3008,0105)", "basic"): "X/Z"},
+    "2019e": {("(3008,0105)", "basic"): "X/Z"},
+    "2020a": {("(3008,0105)", "basic"): "X/Z"},
+    "2023b": {
+        ("(0032,1021)", "device"): "C",
+        ("(0040,0001)", "device"): "C",
+        ("(0040,0241)", "device"): "C",
+    },
 }
-LITERAL = {("X", "1"): "D", ("X", "2"): "Z", ("Z", "1"): "D"}  # a literal code that would break the IOD
+# Not an erratum, and left as printed: up to 2021b, Retain UIDs says X of Referenced Patient Sequence (0008,1120).
+
+UNTYPED = {"K", "U", "code-meaning"}  # codes that no Type changes
+IN_EVERY_CODE = {"(0008,0106)", "(0008,0107)"}  # D, and 1C in each of some 4700 code sequences: no Type changes them
 FRAMES_OF_REFERENCE = "FrameOfReferenceUID"
 ROLES = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series"}
 TWINS = {  # SOP Classes newer than the Types at hand, and those whose IODs they share
@@ -31,6 +37,23 @@ TWINS = {  # SOP Classes newer than the Types at hand, and those whose IODs they
     "1.2.840.10008.5.1.4.1.1.2.4": "1.2.840.10008.5.1.4.1.1.2.1",
     "1.2.840.10008.5.1.4.1.1.2.5": "1.2.840.10008.5.1.4.1.1.2.2",
 }
+OPTIONS = {  # CID 7050 by what a request calls it
+    "113100": "",
+    "113101": "CleanPixelData",
+    "113102": "CleanRecognizableVisualFeatures",
+    "113103": "CleanGraphics",
+    "113104": "CleanStructuredContent",
+    "113105": "CleanDescriptors",
+    "113106": "RetainLongitudinalFullDates",
+    "113107": "RetainLongitudinalModifiedDates",
+    "113108": "RetainPatientCharacteristics",
+    "113109": "RetainDeviceIdentity",
+    "113110": "RetainUIDs",
+    "113111": "RetainSafePrivate",
+    "113112": "RetainInstitutionIdentity",
+}
+NEWER = {"": EDITIONS[0], "RetainInstitutionIdentity": "2017d"}  # all other options came with Supplement 142, of 2011
+FIRST_WITH_OPTIONS = "2017a"
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -47,9 +70,71 @@ def write(name: str, header: Iterable[str], lines: Iterable[Iterable[str]]) -> N
         writer.writerows(lines)
 
 
+def plain(tag: str) -> str:
+    """ "(0008,0050)" as "00080050"."""
+    return tag[1:5] + tag[6:10]
+
+
+def table(source: Path, edition: str) -> list[dict[str, str]]:
+    """Table E.1-1 of an edition, each attribute once."""
+    errata = ERRATA.get(edition, {})
+    found: dict[str, dict[str, str]] = {}
+    for row in rows(source / "e1_1" / f"e1_1_{edition}.csv"):
+        wrong = any(tag == row["tag"] and row[column] != cell for (tag, column), cell in errata.items())
+        if not wrong and found.setdefault(row["tag"], row) is not row:
+            sys.exit(f"{edition} lists {row['tag']} twice: look up which row holds, and add it to ERRATA")
+    return list(found.values())
+
+
 def confidentiality(source: Path) -> None:
-    table = rows(source / "e1_1" / f"e1_1_{EDITION}.csv")
-    write(f"{EDITION}/e1_1.csv", table[0], (row.values() for row in table))
+    for edition in EDITIONS:
+        lines = table(source, edition)
+        write(f"{edition}/e1_1.csv", lines[0], (row.values() for row in lines))
+
+
+def safe_private(source: Path) -> None:
+    """Table E.3.10-1 of each edition that changed it."""
+    before: list[list[str]] = []
+    for edition in EDITIONS:
+        path = source / "safe_private" / f"safe_private_{edition}.csv"
+        if not path.exists():
+            continue
+        lines = [
+            [
+                row["group"],
+                row["element_low_byte"],
+                row["private_creator"].strip(),
+                row["vr"],
+                row["vm"],
+                row["meaning"],
+            ]
+            for row in rows(path)
+        ]
+        if lines != before:
+            write(f"safe_private/{edition}.csv", ("group", "element", "creator", "vr", "vm", "meaning"), lines)
+        before = lines
+
+
+def codes(source: Path) -> None:
+    (path,) = (source / "codes").glob("cid_7050_*.csv")
+    named = [(OPTIONS[row["code_value"]], row) for row in rows(path)]
+    write(
+        "profile_codes.csv",
+        ("option", "code_value", "code_meaning", "since"),
+        (
+            (option, row["code_value"], row["code_meaning"], NEWER.get(option, FIRST_WITH_OPTIONS))
+            for option, row in named
+        ),
+    )
+
+
+def modules(source: Path) -> None:
+    found = rows(source / "modules" / "top_level_attributes_patient_study_series.csv")
+    write(
+        "modules.csv",
+        ("module", "tag", "keyword"),
+        ((row["module"].partition(" ")[2], row["tag"], row["keyword"]) for row in found),
+    )
 
 
 def dictionary(source: Path) -> None:
@@ -57,11 +142,7 @@ def dictionary(source: Path) -> None:
     write(
         "data_elements.csv",
         ("tag", "keyword", "vr", "vm"),
-        (
-            (row["tag"][1:5] + row["tag"][6:10], row["keyword"], row["vr"], row["vm"])
-            for row in fixed
-            if row["vr"].strip()
-        ),
+        ((plain(row["tag"]), row["keyword"], row["vr"], row["vm"]) for row in fixed if row["vr"].strip()),
     )
 
 
@@ -87,44 +168,39 @@ def uids(source: Path) -> None:
     )
 
 
-def action(code: str, kind: str, usage: str) -> str:
-    """The action that a code comes to on a Type, "" where it is the code itself."""
-    if code in PARTS:
-        return PARTS[code][kind[0]]
-    return LITERAL.get((code, kind), "") if usage == "M" else ""
+def typed(source: Path) -> set[str]:
+    """The tags whose Type an edition's code, or the supplement's, depends on."""
+    found: dict[str, set[str]] = {}
+    for edition in EDITIONS:
+        for row in table(source, edition):
+            found.setdefault(row["tag"], set()).add(row["basic"])
+    for row in rows(TABLES / "supplement.csv"):
+        found.setdefault(row["tag"], set()).add(row["action"])
+    # 2008 says of the UIDs, too, only that they are protected: no Type decides on what is mapped.
+    needed = (tag for tag, said in found.items() if said - UNTYPED - ({"P"} if "U" in said else set()))
+    return {plain(tag) for tag in needed if "x" not in tag and "g" not in tag and tag not in IN_EVERY_CODE}
 
 
 def types(source: Path) -> None:
     with lzma.open(source / "types" / "iod_types_2026b.json.xz") as packed:
         data = json.load(packed)
-    codes = {
-        row["tag"][1:5] + row["tag"][6:10]: row["basic"]
-        for row in rows(source / "e1_1" / f"e1_1_{EDITION}.csv")
-        if "x" not in row["tag"] and "g" not in row["tag"] and (row["basic"] in PARTS or row["basic"] in "XZ")
+    needed = typed(source)
+    sequences = {
+        row["tag"][1:5] + row["tag"][6:10]
+        for row in rows(source / "dictionary" / "data_elements_2026c.csv")
+        if row["vr"] == "SQ"
     }
-    for row in rows(TABLES / "supplement.csv"):
-        if "x" not in row["tag"] and (row["action"] in PARTS or row["action"] in "XZ"):
-            codes.setdefault(row["tag"][1:5] + row["tag"][6:10], row["action"])
-    strictest: dict[tuple[str, str], tuple[str, str]] = {}
-    for iod, modules in data["iods"].items():
-        for module, usage, _ in modules:
-            for path, kind in data["modules"].get(module, {}).items():
-                if path[-8:] in codes and kind:
-                    there = strictest.get((iod, path), ("3", "U"))
-                    strictest[iod, path] = min(
-                        there, (kind, usage), key=lambda it: (it[0][0], len(it[0]), it[1] != "M")
-                    )
-    lines = {
-        (iod, path, came)
-        for (iod, path), (kind, usage) in strictest.items()
-        if (came := action(codes[path[-8:]], kind, usage)) and came != codes[path[-8:]]
-    }
-    # A path that an IOD holds and that comes to X or, for Z/D, to Z is what an unknown path comes to: not listed.
-    fallback = {code: PARTS[code]["3"] for code in PARTS}
-    kept = sorted(line for line in lines if fallback.get(codes[line[1][-8:]]) != line[2])
-    write(f"{EDITION}/actions_by_iod.csv", ("iod", "path", "action"), kept)
+    lines = [
+        (module, path, kind)
+        for module, paths in sorted(data["modules"].items())
+        for path, kind in sorted(paths.items())
+        if kind[:1] in ("1", "2") and (path[-8:] in needed or path in sequences)
+    ]
+    write("types.csv", ("module", "path", "type"), lines)
+    held = ((iod, module, usage) for iod, its in sorted(data["iods"].items()) for module, usage, _ in sorted(its))
+    write("iods.csv", ("iod", "module", "usage"), held)
     iods = data["sop"] | {uid: data["sop"][twin] for uid, twin in TWINS.items()}
-    patient = {iod: any(module == "patient" for module, _, _ in modules) for iod, modules in data["iods"].items()}
+    patient = {iod: any(module == "patient" for module, _, _ in its) for iod, its in data["iods"].items()}
     write(
         "sop_classes.csv",
         ("uid", "iod", "patient"),
@@ -136,7 +212,7 @@ def main() -> None:
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     source = Path(sys.argv[1])
-    for extract in (confidentiality, dictionary, uids, types):
+    for extract in (confidentiality, safe_private, codes, modules, dictionary, uids, types):
         extract(source)
 
 
