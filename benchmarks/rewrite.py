@@ -28,7 +28,7 @@ from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
-from dicomveil.study import build_study_map
+from dicomveil.study import Identities, build_study_map
 from dicomveil.testing import EXPLICIT, Syntax, minimal, part10
 from dicomveil.uids import new_uid
 from dicomveil.walk import Mapping
@@ -83,7 +83,7 @@ def rewrite(data: bytes, remember: bool = True) -> Callable[[], object]:
     keys = Keys(KEY)
     rewriter = Rewriter(compile_request(Request()), keys)
     scan = scan_instance(BytesSource(data))
-    study_map = build_study_map((scan,), keys)
+    study_map = build_study_map((scan,), Identities(keys, Request()))
     if remember:
         return lambda: rewriter.rewrite(BytesSource(data), scan, study_map).to_bytes()
 

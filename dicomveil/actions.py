@@ -9,11 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from dicomveil import charset, dummies, standard
+from dicomveil.dates import UnshiftableDate, shift_values
 from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
 from dicomveil.errors import InvalidInstance
-from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, tag_text
-from dicomveil.walk import Walk
+from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, Path, tag_text
+from dicomveil.values import Value, encoded
+from dicomveil.vocabulary import Vocabulary
+from dicomveil.walk import Mapping, Walk
 
+UTF_8: Final = "ISO_IR 192"
 _NUMBER_SIZES: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}  # in bytes; swapped in big endian
 
 # ------------------------------------------------------------------------------------------------------- constants
@@ -61,33 +65,166 @@ def _encoded_value(encoding: Encoding, node: dummies.Node) -> bytes:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- functions
+# ------------------------------------------------------------------------------------------------------ identifiers
 
 
 def map_uid(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
     """U: the UIDs that stand for the ones there, value by value; registered UIDs and empty values stay."""
-    if element.stop - element.value > LONGEST_UIDS:
-        raise InvalidInstance("length", tag_text(decision.tag), element.start)
-    raw = walk.window.slice(element.value, element.stop)
+    return _mapped(walk, walk.uids, decision, encoding, element)
+
+
+def map_uid_of(role: str) -> Act:
+    """U where roles are treated unlike: the UIDs of an attribute whose values name a study, an instance, ..."""
+
+    def map_uid_of_role(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        return _mapped(walk, walk.facts.of_role(role), decision, encoding, element)
+
+    return map_uid_of_role
+
+
+def _mapped(walk: Walk, uids: Mapping, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    raw = _uids(walk, decision, element)
     walk.mapped.append(raw)
-    new = walk.uids.encoded(raw)
+    new = uids.encoded(raw)
     return None if new is None else encoding.element(decision.tag, "UI", new)
 
 
-def patient(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
-    """The pseudonym of the study's patient, as Patient ID and as Patient's Name, also where the original is empty."""
-    return supply_patient(walk, decision, encoding) or encoding.header(decision.tag, decision.vr, 0)
+def count_uids(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """K of a UID that is somebody's, where the request keeps all around it: it is counted."""
+    values = _uids(walk, decision, element).decode("latin-1").split("\\")
+    known = standard.registered_uids()
+    walk.originals += sum(1 for value in values if (uid := value.strip(" \0")) and uid not in known)
+    return None
 
 
-def supply_patient(walk: Walk, decision: Decision, encoding: Encoding) -> bytes:
+def _uids(walk: Walk, decision: Decision, element: Element) -> bytes:
+    if element.stop - element.value > LONGEST_UIDS:
+        raise InvalidInstance("length", tag_text(decision.tag), element.start)
+    return walk.window.slice(element.value, element.stop)
+
+
+def patient_id(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """The study's new Patient ID, also where the original is empty."""
+    return supply_patient_id(walk, decision, encoding, None) or encoding.header(decision.tag, decision.vr, 0)
+
+
+def supply_patient_id(walk: Walk, decision: Decision, encoding: Encoding, parent: Path | None) -> bytes:
     """The same where the data set lacks it: an instance without Patient ID takes its study's."""
-    return encoding.element(decision.tag, decision.vr, walk.patient.encode()) if walk.patient else b""
+    patient = walk.facts.patient
+    return _text(walk, encoding, decision, patient, parent) if patient else b""
+
+
+def patient_name(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """The pseudonym of the study's patient, also where the original is empty."""
+    name = walk.facts.name
+    return encoding.element(decision.tag, decision.vr, name.encode())
 
 
 def nested_patient_id(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
-    """The pseudonym of the Patient ID that stands in an Item, which may be another patient's."""
+    """The new Patient ID of the one that stands in an Item, which may be another patient's."""
     text = charset.decode(walk.window.slice(element.value, element.stop), walk.character_set(element.parent))
-    return encoding.element(decision.tag, decision.vr, walk.pseudonym(text).encode())
+    return _text(walk, encoding, decision, walk.facts.pseudonym(text), element.parent)
+
+
+# ----------------------------------------------------------------------------------------------------- text and dates
+
+
+def _text(walk: Walk, encoding: Encoding, decision: Decision, text: str, parent: Path | None) -> bytes:
+    """An element of text in the character set that holds where it stands."""
+    where = UTF_8 if walk.utf8 else walk.character_set(parent)
+    value = text.encode() if text.isascii() else charset.encode(text, where, decision.vr == "PN")
+    return encoding.element(decision.tag, decision.vr, value)
+
+
+def replaced(tag: int, value: Value, instead: str = "") -> tuple[Literal | None, Act | None, Supply]:
+    """What a request writes: the same for all, or encoded where it stands.
+
+    Args:
+      instead: the Specific Character Set that the data set gets; "" where it keeps its own.
+
+    Returns:
+      (literal, act, supply), one of the first two.
+    """
+    if value.plain:
+        literal = _in_each(lambda encoding: encoding.element(tag, value.vr, encoded(value, encoding, "")))
+        return literal, None, supply_literal(literal)
+
+    def supply(walk: Walk, decision: Decision, encoding: Encoding, parent: Path | None) -> bytes:
+        where = instead or walk.character_set(parent)
+        return encoding.element(decision.tag, value.vr, encoded(value, encoding, where))
+
+    def act(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        return supply(walk, decision, encoding, element.parent)
+
+    return None, act, supply
+
+
+def clean_text(vocabulary: Vocabulary, otherwise: Literal, instead: str = "") -> Act:
+    """C of text: what the vocabulary leaves of each value; where that is nothing, what the profile does."""
+
+    def clean(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        raw, where = walk.window.slice(element.value, element.stop), walk.character_set(element.parent)
+        try:
+            olds = [value.strip(" \0") for value in charset.split_values(raw, where, decision.vr)]
+        except charset.Undecodable:
+            return otherwise[encoding.index]
+        news = [vocabulary.clean(value, walk.facts.identifies) for value in olds]
+        if not any(news):
+            return otherwise[encoding.index]
+        if news == olds and not (instead and not raw.isascii()):
+            return None
+        new = charset.encode("\\".join(news), instead or where, False)
+        return encoding.element(decision.tag, decision.vr, new)
+
+    return clean
+
+
+def shift_dates(otherwise: Literal) -> Act:
+    """C of dates: moved by the patient's days; one that can't be moved gets what the profile does."""
+
+    def shift(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        raw = walk.window.slice(element.value, element.stop)
+        try:
+            new = shift_values(decision.vr, raw, walk.facts.days)
+        except UnshiftableDate:
+            return otherwise[encoding.index]
+        return None if new == raw else encoding.element(decision.tag, decision.vr, new)
+
+    return shift
+
+
+def to_utf8(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Text that is kept in a data set that is switched to UTF-8."""
+    raw = walk.window.slice(element.value, element.stop)
+    if raw.isascii() and b"\x1b" not in raw:
+        return None
+    vr = element.vr.decode() if element.vr not in (b"", b"UN") else decision.vr
+    return encoding.element(decision.tag, vr, _converted(walk, decision, element, raw, vr))
+
+
+def _converted(walk: Walk, decision: Decision, element: Element, raw: bytes, vr: str) -> bytes:
+    """Text in UTF-8, padding dropped."""
+    try:
+        text = charset.decode_strict(raw, walk.character_set(element.parent), vr)
+    except charset.Undecodable:
+        raise InvalidInstance("charset", tag_text(decision.tag), element.start) from None
+    return text.rstrip(" \0").encode()
+
+
+def in_utf8(act: Act) -> Act:
+    """The same, and text that it would leave as it is switched to UTF-8."""
+
+    def converted(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        new = act(walk, decision, encoding, element)
+        return to_utf8(walk, decision, encoding, element) if new is None else new
+
+    return converted
+
+
+def utf8_character_set(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """ISO_IR 192 in the place of a character set, which is remembered for what must still be read."""
+    note_character_set(walk, decision, encoding, element)
+    return encoding.element(decision.tag, "CS", UTF_8.encode())
 
 
 def note_character_set(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
@@ -116,6 +253,8 @@ def add_value(text: str) -> Act:
 
     def add(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
         there = walk.window.slice(element.value, element.stop).rstrip(b" \0")
+        if walk.utf8:
+            there = _converted(walk, decision, element, there, decision.vr)
         values = there.split(b"\\") if there else []
         if ours in (value.strip(b" ") for value in values):
             return None
@@ -141,4 +280,4 @@ def sequence(tag: int, items: Literal) -> Literal:
 
 def supply_literal(literal: Literal) -> Supply:
     """Where the data set lacks the element, it is inserted as this."""
-    return lambda walk, decision, encoding: literal[encoding.index]
+    return lambda walk, decision, encoding, parent: literal[encoding.index]

@@ -3,12 +3,12 @@
 from dicomveil.compile import compile_request
 from dicomveil.errors import Unsuitable
 from dicomveil.keys import Keys, parse_key
-from dicomveil.part10 import open_instance
+from dicomveil.part10 import Instance, open_instance
 from dicomveil.request import Request
-from dicomveil.rewrite import Rewriter
-from dicomveil.scan import identify, scan_opened
+from dicomveil.rewrite import Rewriter, Rewritten
+from dicomveil.scan import InstanceScan, identify, scan_opened
 from dicomveil.stream import BytesSource
-from dicomveil.study import lone_study_map
+from dicomveil.study import Identities, lone_study_map
 
 
 class Deidentifier:
@@ -29,7 +29,9 @@ class Deidentifier:
 
     def __init__(self, request: Request | None = None, *, key: bytes | str) -> None:
         self._keys = Keys(parse_key(key.encode()) if isinstance(key, str) else key)
-        self._rewriter = Rewriter(compile_request(request or Request()), self._keys)
+        self._request = request or Request()
+        self._identities = Identities(self._keys, self._request)
+        self._rewriter = Rewriter(compile_request(self._request), self._keys)
 
     def rewrite(self, data: bytes) -> bytes:
         """The de-identified DICOM file of one stored instance.
@@ -39,11 +41,14 @@ class Deidentifier:
           InvalidInstance: it can't be done safely. Carries reason, tag path and offset, never a value.
         """
         instance = open_instance(BytesSource(data))
+        if self._request.cleans_text:
+            return self._rewritten(instance, scan_opened(instance, len(data), listening=True)).to_bytes()
         try:
-            scan = identify(instance, len(data))
-            rewritten = self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys))
+            rewritten = self._rewritten(instance, identify(instance, len(data)))
         except Unsuitable:
-            scan = scan_opened(instance, len(data))  # raises what the plan would: one instance, one outcome
-            rewritten = self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._keys))
+            rewritten = self._rewritten(instance, scan_opened(instance, len(data)))  # raises what the plan would
         rewritten.read_removed()
         return rewritten.to_bytes()
+
+    def _rewritten(self, instance: Instance, scan: InstanceScan) -> Rewritten:
+        return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._identities))

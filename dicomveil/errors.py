@@ -101,6 +101,23 @@ REASONS: Final[dict[str, Reason]] = {
     "overlay-in-pixels": Reason(
         _Q, "An overlay in bits of the pixels that can't be cleared there.", "Decompress it, or remove the overlay."
     ),
+    "burned-in": Reason(
+        _Q, "Pixels that say who it is, or are likely to.", "Clean the pixels, or ask for BurnedIn: pass."
+    ),
+    "bitstream": Reason(
+        _Q,
+        "Compressed pixels whose bitstream can't be searched for comments.",
+        "Decompress it, or ask for BitstreamComments: keep.",
+    ),
+    "bitstream-comment": Reason(
+        _Q, "A comment inside compressed pixels.", "Ask for BitstreamComments: blank, or decompress it."
+    ),
+    "charset": Reason(
+        _Q, "Text that its Specific Character Set doesn't allow, where all text must be read.", "Repair its text."
+    ),
+    "value": Reason(
+        _Q, "A value of the request doesn't fit the private element it is for.", "Give its VR in PrivateDictionary."
+    ),
     # --- reading and writing ---------------------------------------------------------------------------------------
     "unreadable": Reason(_Q, "The input could not be opened or read.", "Check that it exists and may be read."),
     "changed-during-run": Reason(_Q, "The input changed between scan and rewrite.", "Run again when it is at rest."),

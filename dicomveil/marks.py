@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from dicomveil import standard
 from dicomveil.dummies import Node
 
 PATIENT_IDENTITY_REMOVED: Final = 0x00120062
@@ -10,24 +11,29 @@ DEIDENTIFICATION_METHOD_CODE_SEQUENCE: Final = 0x00120064
 LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED: Final = 0x00280303
 
 IMPLEMENTATION_CLASS_UID: Final = "2.25.316237943722862604735837294208254297353"
-IMPLEMENTATION_VERSION_NAME: Final = "DICOMVEIL_1"
+IMPLEMENTATION_VERSION_NAME: Final = "DICOMVEIL_2"
 """Carries the recipe's number, never the package's version: a new version that changes no output changes no byte."""
 
-BASIC_PROFILE: Final = ("113100", "Basic Application Confidentiality Profile")
+
+def method_text(edition: str, recipe: int, claims: tuple[str, ...], fingerprint: str) -> str:
+    """The value added to De-identification Method: at most 64 characters, as LO demands.
+
+    Args:
+      claims: the Options whose codes are written, "" for the profile; none where the request follows site rules.
+    """
+    if not claims:
+        return f"dicomveil recipe {recipe}, site rules {fingerprint}"
+    return f"dicomveil recipe {recipe}, PS3.15 {edition} Basic Profile" + ("" if len(claims) == 1 else " and Options")
 
 
-def method_text(edition: str, recipe: int) -> str:
-    """The value added to De-identification Method: at most 64 characters, as LO demands."""
-    return f"dicomveil recipe {recipe}, PS3.15 {edition} Basic Profile"
-
-
-def code_items() -> tuple[tuple[Node, ...], ...]:
+def code_items(claims: tuple[str, ...]) -> tuple[tuple[Node, ...], ...]:
     """The Items added to De-identification Method Code Sequence, one a Profile or Option (PS3.16 CID 7050)."""
-    code, meaning = BASIC_PROFILE
-    return (
+    codes = standard.profile_codes()
+    return tuple(
         (
-            Node(0x00080100, "SH", code.encode()),
+            Node(0x00080100, "SH", codes[claim].value.encode()),
             Node(0x00080102, "SH", b"DCM"),
-            Node(0x00080104, "LO", meaning.encode()),
-        ),
+            Node(0x00080104, "LO", codes[claim].meaning.encode()),
+        )
+        for claim in claims
     )

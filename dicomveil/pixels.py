@@ -1,16 +1,23 @@
-"""What happens to Pixel Data, which is: nothing, but for bits that are no pixels.
+"""What happens to Pixel Data and overlays, which is: nothing, but for bits that are no pixels.
 
 Two things can hide in native Pixel Data: an overlay in bits that the pixels don't use (retired, PS3.5 8.1.2), and
-bytes behind the last pixel. The first are cleared where they stand, the second are dropped.
+bytes behind the last pixel. The first are cleared where they stand, the second are dropped. In encapsulated Pixel Data
+it is the comments of the bitstream. What the pixels themselves may show is told, and never changed.
 """
 
+from functools import lru_cache
 from typing import Final
 
-from dicomveil.decision import Decision
+from dicomveil import bitstreams, burned_in
+from dicomveil.decision import NOTHING, Decision
 from dicomveil.errors import InvalidInstance
-from dicomveil.part10 import DEFLATED_UIDS, GE_PRIVATE_UID, UNCOMPRESSED_UIDS
-from dicomveil.stream import PIXEL_DATA, Encoding, tag_text
+from dicomveil.part10 import DEFLATED_UIDS, GE_PRIVATE_UID, UNCOMPRESSED_UIDS, Instance
+from dicomveil.stream import PIXEL_DATA, Encoding, items, tag_text
 from dicomveil.walk import Edit, Mask, Walk
+
+IMAGE_TYPE: Final = 0x00080008
+BURNED_IN_ANNOTATION: Final = 0x00280301
+SPECIMEN_LABEL_IN_IMAGE: Final = 0x00480010
 
 SAMPLES: Final = 0x00280002
 FRAMES: Final = 0x00280008
@@ -26,20 +33,32 @@ DOUBLE_FLOAT_PIXEL_DATA: Final = 0x7FE00009
 LAYOUT: Final = frozenset((SAMPLES, FRAMES, ROWS, COLUMNS, BITS_ALLOCATED, BITS_STORED, HIGH_BIT))
 _PIXELS: Final = frozenset((FLOAT_PIXEL_DATA, DOUBLE_FLOAT_PIXEL_DATA, PIXEL_DATA))
 
+OVERLAY_TYPE: Final = 0x60000040
+_OF_REGIONS: Final = frozenset((0x0010, 0x0011, 0x0012, 0x0015, 0x0040, 0x0050, 0x0051, 0x0100, 0x0102, 0x1301,
+                                0x1302, 0x1303, 0x3000))  # fmt: skip
+"""Attributes of an overlay that hold numbers and bits."""
+_TELLING: Final = (IMAGE_TYPE, BURNED_IN_ANNOTATION, SPECIMEN_LABEL_IN_IMAGE)
+_OVERLAY = Decision(OVERLAY_DATA, "", "UN", "X", "E.1-1 (60xx,xxxx)", literal=NOTHING)
+_COMMENT = Decision(PIXEL_DATA, "PixelData", "OB", "C", "BitstreamComments")
 _BEHIND_PIXELS = Decision(PIXEL_DATA, "PixelData", "OW", "C", "PS3.5 8.1.1")
 _OVERLAY_BITS = Decision(PIXEL_DATA, "PixelData", "OW", "C", "E.1-1 (60xx,3000)")
 
 
-def settle_pixels(walk: Walk, encoding: Encoding, transfer_syntax_uid: str) -> None:
-    """Clear embedded overlays and drop what lies behind the last pixel, once the walk has seen everything.
+def settle_pixels(walk: Walk, instance: Instance, comments: str) -> None:
+    """Clear embedded overlays, drop what lies behind the last pixel and blank comments, once the walk has seen all.
+
+    Args:
+      comments: what becomes of comments in encapsulated Pixel Data: blank, keep or quarantine.
 
     Raises:
       InvalidInstance: "overlay-in-pixels" where the overlay's bits can't be cleared: in encapsulated Pixel Data, or
-        within the stored bits; "undefined-length" for native Pixel Data without a length.
+        within the stored bits; "undefined-length" for native Pixel Data without a length; "bitstream" and
+        "bitstream-comment" for what compressed pixels hold.
     """
     pixels = [note for note in walk.notes if note[0] in _PIXELS]
     if not pixels:
         return
+    encoding, transfer_syntax_uid = instance.encoding, instance.transfer_syntax_uid
     layout = _layout(walk, encoding)
     bits = _embedded_overlays(walk, encoding, layout)
     native = transfer_syntax_uid in UNCOMPRESSED_UIDS or transfer_syntax_uid in DEFLATED_UIDS
@@ -53,11 +72,69 @@ def settle_pixels(walk: Walk, encoding: Encoding, transfer_syntax_uid: str) -> N
                 walk.edits.append(Edit(start, value, header))
                 walk.edits.append(Edit(end, stop, b"", None, tag, vr, _BEHIND_PIXELS))
                 stop = end
+        elif undefined and comments != "keep":
+            _settle_comments(walk, instance, value, comments)
         if tag == PIXEL_DATA and bits:
             if not native:
                 raise InvalidInstance("overlay-in-pixels", tag_text(tag), start)
             mask = _mask(bits, layout[BITS_ALLOCATED], encoding.big or transfer_syntax_uid == GE_PRIVATE_UID)
             walk.edits.append(Edit(value, stop, mask, None, tag, vr, _OVERLAY_BITS))
+
+
+def _settle_comments(walk: Walk, instance: Instance, value: int, comments: str) -> None:
+    """Blank what a compressed bitstream says beside its pixels, where it stands: no length changes."""
+    uid = instance.transfer_syntax_uid
+    if uid not in bitstreams.EXAMINED:
+        return
+    window, encoding = walk.window, instance.encoding
+    fragments = [(content, stop) for _, content, stop in items(window, value, -1, window.size, encoding, PIXEL_DATA)]
+    for span in bitstreams.comments(instance.source.read, fragments[1:], uid):
+        if comments == "quarantine":
+            raise InvalidInstance("bitstream-comment", tag_text(PIXEL_DATA), span.start)
+        blank = bitstreams.FILL * (span.stop - span.start)
+        walk.edits.append(Edit(span.start, span.stop, blank, None, PIXEL_DATA, b"OB", _COMMENT))
+
+
+def settle_overlays(walk: Walk) -> None:
+    """Under Clean Graphics: keep overlays that mark regions, without their text; those that are graphics may be text.
+
+    Source: PS3.15 2026d E.3.3; PS3.3 C.9.2 (Overlay Type R and G).
+    """
+    notes = [note for note in walk.notes if note[0] & 0xFF010000 == 0x60000000]
+    regions = {
+        tag >> 16 for tag, *_, raw in notes if tag & 0xFFFF == OVERLAY_TYPE & 0xFFFF and raw.strip(b" \0") == b"R"
+    }
+    gone = {edit[0] for edit in walk.edits if edit[6] is not None and edit[4] & 0xFF010000 == 0x60000000}
+    for tag, vr, start, _, stop, _, _ in notes:
+        if start not in gone and (tag >> 16 not in regions or tag & 0xFFFF not in _OF_REGIONS):
+            walk.edits.append(Edit(start, stop, b"", None, tag, vr, _OVERLAY))
+
+
+def settle_risk(walk: Walk, sop_class_uid: str, modality: str, policy: str, documents_kept: bool) -> str:
+    """Why the pixels may speak, as `burned_in` has it; "" where nothing says so.
+
+    Args:
+      policy: quarantine what says so itself, quarantine-risky too, or pass.
+      documents_kept: whether encapsulated documents stay.
+
+    Raises:
+      InvalidInstance: "burned-in", it is set aside by the policy.
+    """
+    told = {note[0]: note[6] for note in walk.notes if note[0] in _TELLING}
+    risk = _risk(sop_class_uid, modality, documents_kept, *(told.get(tag, b"") for tag in _TELLING))
+    if risk is None:
+        return ""
+    if policy != "pass" and (risk.verdict == "quarantine" or policy == "quarantine-risky"):
+        raise InvalidInstance("burned-in", tag_text(BURNED_IN_ANNOTATION))
+    return risk.kind
+
+
+@lru_cache(1000)
+def _risk(
+    sop_class_uid: str, modality: str, documents_kept: bool, image_type: bytes, annotation: bytes, label: bytes
+) -> burned_in.Risk | None:
+    types, answer, shown = (value.decode("latin-1").strip(" \0") for value in (image_type, annotation, label))
+    return burned_in.risk(sop_class_uid, types.split("\\"), answer, modality, shown, documents_kept)
 
 
 def _layout(walk: Walk, encoding: Encoding) -> dict[int, int]:

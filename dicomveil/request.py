@@ -1,194 +1,174 @@
-"""The request body: what a user asks for, checked whole before anything runs.
+"""What a user asks for, as a value: a request that holds no mistake.
 
-JSON is read as the YAML that it is, so that every mistake is told with its line. The members are those of Orthanc's
-body and ours; one that isn't built yet is an error, never ignored.
+How it is read from a body stands in `body`, what its members are in `schema`; what becomes of attributes because of
+them is settled in `compile`.
 """
 
-import difflib
+import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Final
 
-import yaml
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from dicomveil import schema, standard
+from dicomveil.paths import AttributePath
+from dicomveil.tags import Attribute, PrivateEntry
+from dicomveil.values import Value
 
-from dicomveil import standard
-from dicomveil.errors import Problem, RequestError
+IDENTIFIERS: Final = {0x00100020: "patient", 0x0020000D: "study", 0x0020000E: "series", 0x00080018: "instance"}
+"""What Force must be given for, and what each identifies."""
+FRAME_OF_REFERENCE: Final = 0x00200052
+ROLES: Final = IDENTIFIERS | {FRAME_OF_REFERENCE: "frame-of-reference"}
+"""The attributes whose constant could make one of many."""
+_SOP_CLASS: Final = 0x00080016
+_CHARACTER_SET: Final = 0x00080005
+_TEXT_OPTIONS: Final = frozenset(
+    ("CleanDescriptors", "CleanStructuredContent", "CleanGraphics", "RetainSafePrivate", "RetainPatientCharacteristics",
+     "RetainDeviceIdentity")
+)  # fmt: skip
 
-SCHEMA: Final[dict[str, Any]] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "dicomveil anonymize request",
-    "type": "object",
-    "additionalProperties": False,
-    "properties": {
-        "DicomVersion": {
-            "description": "Edition of PS3.15 Table E.1-1; the newest where absent.",
-            "enum": list(standard.EDITIONS),
-            "default": standard.NEWEST,
-        },
-        "Supplement": {
-            "description": "Whether dicomveil's own table decides what Table E.1-1 doesn't name.",
-            "type": "boolean",
-            "default": True,
-        },
-        "ReferenceSequences": {
-            "description": "X/Z/U* (Referenced Image and Source Image Sequence): keep and map, or as the Type says.",
-            "enum": ["map", "by-type"],
-            "default": "map",
-        },
-        "PrivateSOPClass": {
-            "description": "Instances of SOP Classes that the Standard doesn't know: set aside, or de-identify.",
-            "enum": ["quarantine", "strip"],
-            "default": "quarantine",
-        },
-        "Conflicts": {
-            "description": "Inputs of different content under one SOP Instance UID: set all aside, or tell them apart.",
-            "enum": ["quarantine", "distinct"],
-            "default": "quarantine",
-        },
-    },
-}
-"""What a request may say, as JSON Schema; published as docs/request.schema.json."""
 
-NOT_BUILT: Final = frozenset(
-    """Replace Remove Keep KeepPrivateTags RemovePrivateTags Force PrivateCreator PrivateDictionary Transcode
-    LossyQuality KeepSource KeepLabels Level Resources Series Instances Synchronous Asynchronous Priority Permissive
-    UserData Options SafePrivate BurnedIn BitstreamComments MapUIDsInKept AllowMerge ExternalReferences PatientIdentity
-    DefaultIssuer Unlisted EncryptFor""".split()  # noqa: SIM905
-)
-"""Members of Orthanc's body, and ours to come, that a request can't use yet."""
+@dataclass(frozen=True)
+class Replacement:
+    """One entry of Replace: `vr` is "" where only the element that is replaced knows it."""
+
+    path: AttributePath
+    vr: str
+    value: Value
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request that holds no mistake; its defaults are the Basic Profile of the newest edition."""
+    """A request that holds no mistake; its defaults are the Basic Profile of the newest edition.
+
+    Attributes:
+      options: of PS3.15 E.3, in the Standard's order.
+      replace, remove, keep: what is asked of single attributes, as written there.
+      safe_private: what the site knows to be safe, with the VR that its dictionary gives; "" for none.
+      user_data: JSON text, or "".
+      body: the members that were written, as they were understood.
+      notices: what the user should hear of how the body was read.
+    """
 
     dicom_version: str = standard.NEWEST
+    options: tuple[str, ...] = ()
+    replace: tuple[Replacement, ...] = ()
+    remove: tuple[AttributePath, ...] = ()
+    keep: tuple[AttributePath, ...] = ()
+    keep_private_tags: bool = False
+    force: bool = False
+    private_creator: str = ""
+    private_dictionary: tuple[PrivateEntry, ...] = ()
+    safe_private: tuple[Attribute, ...] = ()
+    vocabulary: tuple[str, ...] = ()
     supplement: bool = True
     reference_sequences: str = "map"
+    map_uids_in_kept: bool = False
     private_sop_class: str = "quarantine"
     conflicts: str = "quarantine"
+    allow_merge: bool = False
+    burned_in: str = "quarantine"
+    bitstream_comments: str = "blank"
+    permissive: bool = True
+    user_data: str = field(default="", compare=False)
+    body: str = field(default="{}", compare=False)
+    notices: tuple[str, ...] = field(default=(), compare=False)
 
     def members(self) -> dict[str, Any]:
-        """The request as a body that says everything."""
-        return {
-            "DicomVersion": self.dicom_version,
-            "Supplement": self.supplement,
-            "ReferenceSequences": self.reference_sequences,
-            "PrivateSOPClass": self.private_sop_class,
-            "Conflicts": self.conflicts,
-        }
+        """The request as a body that says everything that decides on the output; names of attributes as written."""
+        written = json.loads(self.body)
+        told = {name: written.get(name, schema.MEMBERS[name].schema["default"]) for name in AS_WRITTEN}
+        told |= {name: getattr(self, attribute) for name, attribute in FIELDS.items()}
+        told |= {name: list(told[name]) for name in ("Options", "Vocabulary")}
+        return {name: told[name] for name in schema.MEMBERS if name in told}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: equal for two bodies that ask for the same, however they are written."""
-        canonical = json.dumps(self.members(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in _NOT_OUTPUT}
+        plain |= {name: sorted(path.text() for path in plain[name]) for name in ("remove", "keep", "safe_private")}
+        plain["replace"] = sorted((it.path.text(), it.vr, _canonical(it.value)) for it in self.replace)
+        plain["private_dictionary"] = sorted((it.attribute.text(), it.vr) for it in self.private_dictionary)
+        return hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:16]
+
+    @cached_property
+    def kept_roles(self) -> frozenset[str]:
+        """What identifiers stay original: study, series, instance, frame-of-reference, patient."""
+        kept = {ROLES[path.attribute.tag] for path in self.keep if not path.steps and path.attribute.tag in ROLES}
+        if "RetainUIDs" in self.options:
+            kept |= {"study", "series", "instance", "frame-of-reference"}
+        return frozenset(kept)
+
+    @cached_property
+    def given(self) -> dict[str, str]:
+        """The constants that take the place of identifiers, by role; a kept one has none."""
+        return {
+            ROLES[it.path.attribute.tag]: it.value.text or ""
+            for it in self.replace
+            if not it.path.steps and it.path.attribute.tag in ROLES
+            and ROLES[it.path.attribute.tag] not in self.kept_roles
+        }  # fmt: skip
+
+    @cached_property
+    def sop_class(self) -> str:
+        """The SOP Class that takes the place of every instance's own; "" for none."""
+        if any(path.attribute.matches(_SOP_CLASS) and not path.steps for path in self.keep):
+            return ""
+        given = (
+            it.value.text or "" for it in self.replace if it.path.attribute.tag == _SOP_CLASS and not it.path.steps
+        )
+        return next(given, "")
+
+    @cached_property
+    def keeps_private(self) -> bool:
+        """Whether any private element may stay or is written."""
+        named = (*self.keep, *(it.path for it in self.replace))
+        return (
+            self.keep_private_tags
+            or "RetainSafePrivate" in self.options
+            or any(path.attribute.private for path in named)
+        )
+
+    def for_workers(self) -> "Request":
+        """The same without what only the command needs: a graph carries nothing that it has no use for."""
+        return dataclasses.replace(self, user_data="", body="{}", notices=())
+
+    @cached_property
+    def utf8(self) -> bool:
+        """Whether every data set is switched to UTF-8."""
+        return any(it.path.attribute.tag == _CHARACTER_SET for it in self.replace)
+
+    @cached_property
+    def cleans_text(self) -> bool:
+        """Whether text is reduced to a vocabulary, so that the study's identifying words must be known."""
+        return bool(_TEXT_OPTIONS.intersection(self.options))
 
 
-_NULL: Final = "tag:yaml.org,2002:null"
+def _canonical(value: Value) -> str:
+    """A value as text that is equal for equal values alone."""
+    items = [[(member.tag, _canonical(member.value)) for member in item] for item in value.items or ()]
+    return repr((value.vr, value.text, value.raw, value.items is None, items))
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads dates as the text that they are: no member is one, and 2026-13-45 would be an error without a line."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own, less one
-        first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_FIELDS: Final = {
+_NOT_OUTPUT: Final = ("body", "notices", "user_data", "permissive")
+AS_WRITTEN: Final = ("Replace", "Remove", "Keep", "PrivateDictionary", "SafePrivate")
+"""Members that a request holds in another form, and tells as they were written."""
+FIELDS: Final = {
     "DicomVersion": "dicom_version",
+    "Options": "options",
+    "KeepPrivateTags": "keep_private_tags",
+    "Force": "force",
+    "PrivateCreator": "private_creator",
+    "Vocabulary": "vocabulary",
     "Supplement": "supplement",
     "ReferenceSequences": "reference_sequences",
+    "MapUIDsInKept": "map_uids_in_kept",
     "PrivateSOPClass": "private_sop_class",
     "Conflicts": "conflicts",
+    "AllowMerge": "allow_merge",
+    "BurnedIn": "burned_in",
+    "BitstreamComments": "bitstream_comments",
+    "Permissive": "permissive",
 }
-
-
-def parse_request(text: str, name: str = "request") -> Request:
-    """Read a request body in YAML or JSON; an empty one asks for the Basic Profile.
-
-    Args:
-      name: of the file, for messages.
-
-    Raises:
-      RequestError: with every mistake at once, each with its line.
-    """
-    try:
-        root = yaml.compose(_untabbed(text), Loader=_Loader)
-        body = _body(root)
-    except yaml.MarkedYAMLError as broken:
-        mark = broken.problem_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise RequestError(
-            (Problem(where, f"is neither YAML nor JSON: {broken.problem}", "mend the syntax"),)
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise RequestError((Problem(name, "is neither YAML nor JSON", "write plain members in UTF-8"),)) from None
-    if root is None or root.tag == _NULL:
-        return Request()
-    if not isinstance(root, yaml.MappingNode):
-        where = f"{name}:{root.start_mark.line + 1}"
-        raise RequestError((Problem(where, "is no mapping of members to values", "write Member: value"),))
-    problems = [*_repeated(root, name), *_problems(root, body, name)]
-    if problems:
-        raise RequestError(tuple(sorted(problems, key=lambda problem: _line(problem, name))))
-    return Request(**{_FIELDS[member]: value for member, value in body.items()})
-
-
-def _untabbed(text: str) -> str:
-    """JSON may be indented with tabs, YAML may not; inside its strings JSON has none."""
-    return text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith("{") else text
-
-
-def _body(root: yaml.Node | None) -> dict[str, Any]:
-    """What the members say, by name; empty where the root is no mapping."""
-    body = _Loader("").construct_document(root) if isinstance(root, yaml.MappingNode) else {}
-    return {str(member): value for member, value in body.items()}
-
-
-def _lines(root: yaml.MappingNode) -> dict[str, int]:
-    return {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
-
-
-def _line(problem: Problem, name: str) -> int:
-    return int(problem.where[len(name) + 1 :].split(" ")[0])
-
-
-def _repeated(root: yaml.MappingNode, name: str) -> Iterator[Problem]:
-    seen: set[str] = set()
-    for key, _ in root.value:
-        if key.value in seen:
-            yield Problem(f"{name}:{key.start_mark.line + 1} {key.value}", "is given twice", "keep one of them")
-        seen.add(str(key.value))
-
-
-def _problems(root: yaml.MappingNode, body: dict[str, Any], name: str) -> Iterator[Problem]:
-    lines = _lines(root)
-    for member in body.keys() - SCHEMA["properties"].keys():
-        yield _unknown(f"{name}:{lines.get(member, 1)} {member}", member)
-    for error in Draft202012Validator(SCHEMA).iter_errors(body):
-        if error.validator != "additionalProperties":
-            member = str(error.absolute_path[0])
-            yield Problem(f"{name}:{lines.get(member, 1)} {member}", *_wrong(error))
-
-
-def _unknown(where: str, member: str) -> Problem:
-    if member in NOT_BUILT:
-        return Problem(where, "is not built yet, and nothing is ever ignored", "leave it out")
-    close = difflib.get_close_matches(member, [*SCHEMA["properties"], *NOT_BUILT], 1, 0.6)
-    known = ", ".join(SCHEMA["properties"])
-    return Problem(where, "is no member of a request", f"did you mean {close[0]}?" if close else f"there are {known}")
-
-
-def _wrong(error: ValidationError) -> tuple[str, str]:
-    if error.validator == "enum":
-        return "has a value that isn't known", "write one of " + ", ".join(
-            map(str, SCHEMA["properties"][error.absolute_path[0]]["enum"])
-        )
-    return "has a value of the wrong type", f"write a {error.validator_value}"
+"""The attribute of `Request` that holds a member."""

@@ -7,26 +7,28 @@ order and in bounded memory, so that bulk values go from source to output withou
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from functools import cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from operator import itemgetter
 from typing import Final, NamedTuple
+from urllib.parse import quote
 
 from dicomveil import marks, standard
+from dicomveil.charset import Unencodable
 from dicomveil.compile import DecisionTable
 from dicomveil.documents import DOCUMENT, settle_documents
 from dicomveil.errors import InvalidInstance
 from dicomveil.keys import Keys
 from dicomveil.part10 import DEFLATED_UIDS, Instance, open_instance
-from dicomveil.pixels import settle_pixels
-from dicomveil.pseudonyms import known_patient_id, patient_pseudonym
-from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan, read_sequence, scan_opened
-from dicomveil.stream import EXPLICIT_LITTLE, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
-from dicomveil.study import StudyMap
+from dicomveil.pixels import settle_overlays, settle_pixels, settle_risk
+from dicomveil.scan import SOP_CLASS, InstanceScan, read_sequence, scan_opened
+from dicomveil.stream import EXPLICIT_LITTLE, ITEM, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
+from dicomveil.study import Identities, StudyMap
 from dicomveil.uids import new_uid
-from dicomveil.walk import Edit, Mapping, Mask, Walk
+from dicomveil.walk import Edit, Facts, Mapping, Mask, Walk
 
 NON_PATIENT_FOLDER: Final = "non-patient"
 _SEQUENCE_HEADER: Final = 12
+_LONGEST_NAME: Final = 200  # of 255 that file systems allow, in bytes
 _PREAMBLE: Final = bytes(128) + b"DICM"
 _FILE_META_VERSION: Final = b"\0\1"
 
@@ -54,31 +56,56 @@ class Rewritten:
 
     Attributes:
       sop_instance_uid, series_instance_uid, study_instance_uid, patient_id: the new values, "" for what it lacks.
+      risk: why its pixels may speak, a kind of `burned_in.Risk`; "" where nothing says so.
     """
 
     def __init__(
-        self, instance: Instance, scan: InstanceScan, study_map: StudyMap, walk: Walk, end: int, uids: Mapping
+        self,
+        instance: Instance,
+        scan: InstanceScan,
+        study_map: StudyMap,
+        walk: Walk,
+        end: int,
+        sop_class_uid: str,
+        risk: str,
     ) -> None:
-        self.sop_class_uid, self.transfer_syntax_uid = scan.sop_class_uid, instance.transfer_syntax_uid
-        self.sop_instance_uid = uids.text(scan.sop_instance_uid)
-        self.series_instance_uid = uids.text(scan.series_instance_uid) if scan.series_instance_uid else ""
+        new = walk.facts.of_role
+        self.sop_class_uid = sop_class_uid or scan.sop_class_uid
+        self.transfer_syntax_uid = instance.transfer_syntax_uid
+        self.sop_instance_uid = new("instance").text(scan.sop_instance_uid)
+        self.series_instance_uid = new("series").text(scan.series_instance_uid) if scan.series_instance_uid else ""
         self.study_instance_uid, self.patient_id = study_map.study_instance_uid, study_map.patient
-        self._instance, self._scan, self._walk, self._end, self._uids = instance, scan, walk, end, uids
+        self.risk = risk
+        self._instance, self._scan, self._walk, self._end = instance, scan, walk, end
         walk.edits.sort(key=itemgetter(0))
 
     @property
     def name(self) -> str:
         """Where it belongs in the output: patient, study, series and instance, all of them new values."""
         if not self.study_instance_uid:
-            return f"{NON_PATIENT_FOLDER}/{self.sop_instance_uid}.dcm"
-        return f"{self.patient_id}/{self.study_instance_uid}/{self.series_instance_uid}/{self.sop_instance_uid}.dcm"
+            return f"{NON_PATIENT_FOLDER}/{_name(self.sop_instance_uid)}.dcm"
+        folders = (self.patient_id, self.study_instance_uid, self.series_instance_uid)
+        return "/".join([*map(_name, folders), f"{_name(self.sop_instance_uid)}.dcm"])
+
+    @property
+    def frozen(self) -> list[tuple[str, str, int]]:
+        """(path, keyword, how many original UIDs stay) of each sequence that the request keeps as it is."""
+        known = standard.dictionary()
+        return [
+            (path_text(parent, tag), known[tag].keyword if tag in known else "", count)
+            for parent, tag, count in self._walk.frozen
+        ]
 
     @cached_property
     def changes(self) -> list[Change]:
         """What was changed, in the order of the data set."""
         return [
             Change(
-                path_text(parent, tag), it.keyword, vr.decode("latin-1") if it.vr == "UN" else it.vr, it.action, it.rule
+                parent.text() if tag == ITEM and parent else path_text(parent, tag),
+                it.keyword,
+                vr.decode("latin-1") if it.vr == "UN" else it.vr,
+                it.action,
+                it.rule,
             )
             for _, _, _, parent, tag, vr, it in self._walk.edits
             if it
@@ -110,7 +137,8 @@ class Rewritten:
         """(role, original, new) of UIDs that the scan didn't see."""
         scanned = {uid for _, uid in self._scan.uids}
         mapped = {value.strip(" \0") for raw in set(self._walk.mapped) for value in raw.decode("latin-1").split("\\")}
-        late = ((uid, self._uids.new(uid)) for uid in sorted(mapped - scanned) if uid)
+        new = self._walk.facts.uids.new
+        late = ((uid, new(uid)) for uid in sorted(mapped - scanned) if uid)
         return [("other", uid, new) for uid, new in late if uid != new]
 
     def to_bytes(self) -> bytes:
@@ -133,21 +161,33 @@ class Rewritten:
         yield packed + b"\0" * (length + len(packed) & 1)
 
     def _head(self) -> bytes:
-        element = EXPLICIT_LITTLE.element
-        meta = b"".join(
-            (
-                element(0x00020001, "OB", _FILE_META_VERSION),
-                element(0x00020002, "UI", self.sop_class_uid.encode()),
-                element(0x00020003, "UI", self.sop_instance_uid.encode()),
-                element(0x00020010, "UI", self.transfer_syntax_uid.encode()),
-                element(0x00020012, "UI", marks.IMPLEMENTATION_CLASS_UID.encode()),
-                element(0x00020013, "SH", marks.IMPLEMENTATION_VERSION_NAME.encode()),
-            )
-        )
-        return _PREAMBLE + element(0x00020000, "UL", EXPLICIT_LITTLE.u32.pack(len(meta))) + meta
+        """The preamble and our own File Meta Information."""
+        before, after = _meta(self.sop_class_uid, self.transfer_syntax_uid)
+        meta = before + EXPLICIT_LITTLE.element(0x00020003, "UI", self.sop_instance_uid.encode()) + after
+        return _PREAMBLE + EXPLICIT_LITTLE.element(0x00020000, "UL", EXPLICIT_LITTLE.u32.pack(len(meta))) + meta
 
     def _data_set(self) -> Iterator[bytes]:
         return edited(self._instance.source, self._instance.begin, self._end, self._walk.edits)
+
+
+@lru_cache(1000)
+def _meta(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """What stands in the File Meta Information before and after the SOP Instance UID."""
+    element = EXPLICIT_LITTLE.element
+    before = element(0x00020001, "OB", _FILE_META_VERSION) + element(0x00020002, "UI", sop_class_uid.encode())
+    return before, b"".join(
+        (
+            element(0x00020010, "UI", transfer_syntax_uid.encode()),
+            element(0x00020012, "UI", marks.IMPLEMENTATION_CLASS_UID.encode()),
+            element(0x00020013, "SH", marks.IMPLEMENTATION_VERSION_NAME.encode()),
+        )
+    )
+
+
+def _name(value: str) -> str:
+    """A new value as the name of a file or folder: as it is where that is safe, else with escapes."""
+    name = quote(value, safe=" ^,=+@~()[]")[:_LONGEST_NAME]
+    return name if name.strip(". ") else "_"
 
 
 def edited(source: Source, begin: int, end: int, edits: list[Edit]) -> Iterator[bytes]:
@@ -224,8 +264,11 @@ class Rewriter:
 
     def __init__(self, table: DecisionTable, keys: Keys) -> None:
         self._table, self._keys = table, keys
+        self._identities = Identities(keys, table.request)
         self._document = table.decision(DOCUMENT)
         self._uids = Mapping(partial(new_uid, keys))
+        self._utf8 = table.request.utf8
+        self._study: tuple[StudyMap | None, Facts | None] = None, None
 
     def rewrite(self, source: Source, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = "") -> Rewritten:
         """De-identify one instance.
@@ -249,25 +292,67 @@ class Rewriter:
             raise InvalidInstance(study_map.conflict)
         if scan.sop_class_uid not in standard.registered_uids():
             self._check_private_sop_class()
-        uids = _OneGiven(self._uids, scan.sop_instance_uid, sop_instance_uid) if sop_instance_uid else self._uids
-        marks = self._table.marks if scan.composite else [mark for mark in self._table.marks if mark.tag != PATIENT_ID]
-        walk = Walk(Window(instance.source), uids, study_map.patient, self._pseudonym, marks)
-        end = walk.run(instance.begin, instance.encoding, self._table.node(scan.sop_class_uid))
-        settle_pixels(walk, instance.encoding, instance.transfer_syntax_uid)
-        if any(note[0] == DOCUMENT for note in walk.notes):
+        facts = self._facts(study_map)
+        if sop_instance_uid:
+            facts = _with_given(facts, scan.sop_instance_uid, sop_instance_uid)
+        try:
+            return self._rewritten(instance, scan, study_map, facts, utf8=self._utf8)
+        except Unencodable:
+            return self._rewritten(instance, scan, study_map, facts, utf8=True)
+
+    def _rewritten(
+        self, instance: Instance, scan: InstanceScan, study_map: StudyMap, facts: Facts, utf8: bool
+    ) -> Rewritten:
+        walk = Walk(Window(instance.source), facts, utf8)
+        end = walk.run(instance.begin, instance.encoding, self._table.node(scan.sop_class_uid, utf8))
+        request = self._table.request
+        settle_pixels(walk, instance, request.bitstream_comments)
+        if "CleanGraphics" in request.options:
+            settle_overlays(walk)
+        if self._document is not None and any(note[0] == DOCUMENT for note in walk.notes):
             settle_documents(walk, instance.encoding, self._document)
-        return Rewritten(instance, scan, study_map, walk, end, uids)
+        risk = settle_risk(walk, scan.sop_class_uid, scan.modality, request.burned_in, self._document is None)
+        return Rewritten(instance, scan, study_map, walk, end, request.sop_class, risk)
 
     def _check_private_sop_class(self) -> None:
         if self._table.request.private_sop_class == "quarantine":
             raise InvalidInstance("private-sop-class", tag_text(SOP_CLASS))
 
-    def _pseudonym(self, patient_id: str) -> str:
-        return patient_pseudonym(self._keys, patient_id) if known_patient_id(patient_id) else ""
+    def _facts(self, study_map: StudyMap) -> Facts:
+        """What the study settles, made once as long as its instances come together."""
+        known, facts = self._study
+        if facts is None or known is not study_map:
+            facts = self._made_facts(study_map)
+            self._study = study_map, facts
+        return facts
+
+    def _made_facts(self, study_map: StudyMap) -> Facts:
+        identities = self._identities
+        uids: dict[str, Mapping] = {}
+
+        def of_role(role: str) -> Mapping:
+            if not identities.by_role:
+                return self._uids
+            if role not in uids:
+                uids[role] = Mapping(partial(identities.uid, study_map, role))
+            return uids[role]
+
+        return Facts(
+            uids=of_role("other"),
+            of_role=of_role,
+            patient=study_map.patient,
+            name=study_map.name,
+            pseudonym=partial(identities.patient, study_map),
+            days=study_map.days,
+            identifies=identities.identifies(study_map),
+        )
 
 
-class _OneGiven(Mapping):
-    """The new UIDs, but for one SOP Instance UID whose new value was settled by the plan."""
+def _with_given(facts: Facts, original: str, given: str) -> Facts:
+    """The same, but for one SOP Instance UID whose new value was settled by the plan."""
 
-    def __init__(self, uids: Mapping, original: str, given: str) -> None:
-        super().__init__(lambda uid: given if uid == original else uids.new(uid))
+    def of_role(role: str) -> Mapping:
+        uids = facts.of_role(role)
+        return Mapping(lambda uid: given if uid == original else uids.new(uid))
+
+    return facts._replace(uids=of_role("other"), of_role=cache(of_role))

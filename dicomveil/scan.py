@@ -11,6 +11,7 @@ from typing import Final
 
 from dicomveil import charset, standard
 from dicomveil.errors import Filtered, InvalidInstance
+from dicomveil.identity import identifying
 from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
 from dicomveil.stream import LONGEST_UIDS, MAX_DEPTH, PIXEL_DATA, Encoding, Source, Window, inner, items, skip, tag_text
 
@@ -38,6 +39,7 @@ _IDENTIFIERS: Final = {
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
 _TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
+_LONGEST_SAID: Final = 1 << 12
 
 _SEQUENCE: Final = ""  # in place of a role: what a tag is that must be a sequence
 
@@ -54,6 +56,7 @@ class InstanceScan:
       size: of the stored instance, in bytes.
       uids: (role, UID) of every instance-role UID mentioned at any depth that isn't registered, sorted, each once.
       composite: False for SOP Classes that are no patient's (palettes, hanging protocols, ...).
+      said: (VR, text) of every value by which somebody could be known, where the request cleans text; else empty.
     """
 
     sop_class_uid: str
@@ -68,6 +71,7 @@ class InstanceScan:
     size: int
     uids: tuple[tuple[str, str], ...]
     composite: bool
+    said: tuple[tuple[str, str], ...] = ()
 
     def encode(self) -> bytes:
         """As bytes that `decode` reads back; it holds originals, and stays in the restricted zone."""
@@ -76,23 +80,27 @@ class InstanceScan:
     @classmethod
     def decode(cls, data: bytes) -> "InstanceScan":
         values = json.loads(data)
-        values[-2] = tuple((role, uid) for role, uid in values[-2])
+        for at in (-3, -1):
+            values[at] = tuple((kind, value) for kind, value in values[at])
         return cls(*values)
 
 
-def scan_instance(source: Source) -> InstanceScan:
+def scan_instance(source: Source, listening: bool = False) -> InstanceScan:
     """Read one stored instance for the plan.
+
+    Args:
+      listening: whether to gather what is said of people, for text to be cleaned of it.
 
     Raises:
       Filtered: there is nothing to de-identify.
       InvalidInstance: the encoding lies, an identifier is missing, given twice with different values, or has several.
     """
-    return scan_opened(open_instance(source), source.size)
+    return scan_opened(open_instance(source), source.size, listening)
 
 
-def scan_opened(instance: Instance, size: int) -> InstanceScan:
+def scan_opened(instance: Instance, size: int, listening: bool = False) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
-    found = _Scan(Window(instance.source))
+    found = _Scan(Window(instance.source), listening)
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0, top=True)
     except InvalidInstance as bad:
@@ -131,15 +139,16 @@ def _watched() -> dict[int, str]:
 
 
 @cache
-def _quiet_in_items() -> frozenset[int]:
+def _quiet_in_items(listening: bool) -> frozenset[int]:
     """Plain elements of which the scan wants nothing."""
-    return frozenset(standard.dictionary().keys() - _watched().keys())
+    quiet = standard.dictionary().keys() - _watched().keys()
+    return frozenset(quiet - identifying().keys() if listening else quiet)
 
 
 @cache
-def _quiet() -> frozenset[int]:
+def _quiet(listening: bool) -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
-    return _quiet_in_items() - _IDENTIFIERS.keys() - {PIXEL_DATA}
+    return _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA}
 
 
 @cache
@@ -154,11 +163,14 @@ class _Scan:
     Attributes:
       identifiers: top-level values by tag, decoded, blanks and padding around them dropped.
       mentioned: (role, encoded value) of UI elements, each once.
+      said: (VR, text) of what identifies people, where it is listened to.
       behind_pixels: whether the top-level Pixel Data was passed.
     """
 
-    def __init__(self, window: Window) -> None:
-        self.window = window
+    def __init__(self, window: Window, listening: bool = False) -> None:
+        self.window, self._listening = window, listening
+        self._identifying = identifying() if listening else {}
+        self.said: set[tuple[str, str]] = set()
         self.identifiers: dict[int, str] = {}
         self.mentioned: set[tuple[str, bytes]] = set()
         self.behind_pixels = False
@@ -177,7 +189,7 @@ class _Scan:
     ) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
         window, watched = self.window, _watched()
-        quiet = _quiet() if top else _quiet_in_items()
+        quiet = _quiet(self._listening) if top else _quiet_in_items(self._listening)
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
@@ -190,6 +202,8 @@ class _Scan:
                         window.after = skip(window, value, end, encoding, vr, tag)
                     self.behind_pixels, window.due = True, 0
                     continue
+            if tag in self._identifying and 0 <= stop - value <= _LONGEST_SAID:
+                self._listen(tag, value, stop)
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
                 continue
@@ -244,7 +258,15 @@ class _Scan:
             size=size,
             uids=tuple(sorted(self.uids())),
             composite=composite,
+            said=tuple(sorted(self.said)),
         )
+
+    def _listen(self, tag: int, value: int, stop: int) -> None:
+        """Note what an attribute says of somebody."""
+        text = charset.decode(self.window.slice(value, stop), self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
+        for word in text.split("\\"):
+            if said := word.strip(" \0"):
+                self.said.add((self._identifying[tag], said))
 
     def _identify(self, tag: int, start: int, value: int, stop: int) -> None:
         """Note a top-level identifier; a second one must say the same."""

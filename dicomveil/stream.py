@@ -21,6 +21,7 @@ UNDEFINED: Final = 0xFFFFFFFF
 NEVER: Final = 1 << 32  # a tag that none reaches
 _LONGEST_SHORT: Final = 0xFFFE
 PIXEL_DATA: Final = 0x7FE00010
+ITEM: Final = 0xFFFEE000
 
 SHORT_VRS: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
@@ -491,3 +492,32 @@ def skip(window: Window, position: int, end: int, encoding: Encoding, vr: bytes,
 def inner(encoding: Encoding, vr: bytes) -> Encoding:
     """How a sequence's Items are encoded: implicit little endian inside UN, else as what is around (PS3.5 6.2.2)."""
     return IMPLICIT_LITTLE if vr == b"UN" else encoding
+
+
+def item_end(window: Window, content: int, limit: int, behind: int, encoding: Encoding) -> int:
+    """Where an Item ends, its delimiter included; read through only where its length isn't known (`behind` -1)."""
+    if behind >= 0:
+        return behind
+    for tag, vr, _, value, stop in encoding.elements(window, content, limit, True):
+        if stop < 0:
+            window.after = skip(window, value, limit, encoding, vr, tag)
+    return window.after
+
+
+def holds_items(window: Window, position: int, stop: int, end: int, encoding: Encoding) -> bool | None:
+    """Whether a value of unknown VR is a sequence: True where its Items read, False where they don't, None where it
+    doesn't begin like one. A value of undefined length begins like one (PS3.5 6.2.2)."""
+    bound = stop if stop >= 0 else end
+    if stop >= 0 and (
+        bound - position < 8 or window.slice(position, position + 4) != encoding.item.pack(0xFFFE, 0xE000, 0)[:4]
+    ):
+        return None
+    try:
+        for _, content, behind in items(window, position, stop, end, encoding, 0):
+            limit = behind if behind >= 0 else bound
+            for tag, vr, _, value, after in encoding.elements(window, content, limit, behind < 0):
+                if after < 0:
+                    window.after = skip(window, value, limit, encoding, vr, tag)
+    except InvalidInstance:
+        return False
+    return True

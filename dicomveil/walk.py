@@ -5,16 +5,33 @@ what isn't changed can't be changed, no bulk value is held, and an error leaves 
 there are, and what becomes of the edits, is not known here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dicomveil.decision import Decision, Element, Node
+from dicomveil.decision import PROBE, REMOVED, REMOVED_ITEM, Decision, Element, Node, PrivateRule
 from dicomveil.errors import InvalidInstance
-from dicomveil.stream import MAX_DEPTH, NEVER, PIXEL_DATA, Encoding, Path, Window, inner, items, skip, tag_text
+from dicomveil.outline import CONTENT_SEQUENCE, MODIFIERS, Outline
+from dicomveil.stream import (
+    ITEM,
+    MAX_DEPTH,
+    NEVER,
+    PIXEL_DATA,
+    Encoding,
+    Path,
+    Window,
+    holds_items,
+    inner,
+    item_end,
+    items,
+    skip,
+    tag_text,
+)
 
+_NEVER_EMPTY: Final = (CONTENT_SEQUENCE, MODIFIERS)
+"""Sequences of Items that may be removed, and which go when none is left: of Type 1C and 3 with one Item or more."""
 _REMEMBERED: Final = 100_000
-_SHORT: Final = 64
-PRIVATE: Final = Decision(0, "", "UN", "X", "E.1-1 (gggg,eeee)", literal=(b"", b"", b""))
+_SHORT: Final = 256
+_LONGEST_CREATOR: Final = 256
 
 
 class Mask(NamedTuple):
@@ -69,47 +86,95 @@ class Mapping:
             return new
 
 
+class Facts(NamedTuple):
+    """What a walk writes that no table knows: the study's values.
+
+    Attributes:
+      uids: the new UIDs, whatever role an attribute gives them.
+      of_role: the new UIDs of attributes of one role, where the request treats roles unlike.
+      patient: the new Patient ID; "" for objects that are no patient's.
+      name: the new Patient's Name, likewise.
+      pseudonym: gives the new Patient ID of one that stands in an Item.
+      days: by which the study's dates are moved.
+      identifies: whether a word is one of those by which the study's people could be known.
+    """
+
+    uids: Mapping
+    of_role: Callable[[str], Mapping]
+    patient: str
+    name: str
+    pseudonym: Callable[[str], str]
+    days: int
+    identifies: Callable[[str], bool]
+
+
+class Block(NamedTuple):
+    """A private block's creator element: where it stands, and its name."""
+
+    tag: int
+    vr: bytes
+    start: int
+    stop: int
+    creator: str
+
+
 class Walk:
     """One pass over one data set.
 
     Attributes:
       window: the view of the source.
+      facts: the study's values.
+      utf8: whether text is written in UTF-8, whatever character set it is read in.
       uids: the new UIDs.
-      patient: the pseudonym of the study's patient; "" for objects that are no patient's.
-      pseudonym: gives that of a Patient ID in an Item.
       character_sets: Specific Character Set by the Item that holds it; None for the top level.
       edits: what to change, not in order; plain tuples of `Edit`'s fields, which are quicker to make.
       mapped: the encoded values of UI elements met.
       notes: (tag, VR, start, value, stop, undefined, raw) of top-level elements to look at when the walk is done; `raw`
         is the value of a short one, and else b"".
       scheme: the Item that last held a Coding Scheme Designator, and the designator.
+      marks: what the current data set or Item must still hold; the last one first.
+      blocks: the private blocks of the current one, by group and block.
+      used: those of them that keep an element.
+      frozen: (parent, tag, how many original UIDs stay) of sequences that the request keeps as they are.
+      originals: how many original UIDs were kept in those so far.
+      outline: of the content items read ahead; None where none were.
     """
 
     __slots__ = (
         "_growth",
-        "_marks",
+        "_sound",
+        "blocks",
         "character_sets",
         "edits",
+        "facts",
+        "frozen",
         "mapped",
+        "marks",
         "notes",
-        "patient",
-        "pseudonym",
+        "originals",
+        "outline",
         "scheme",
         "uids",
+        "used",
+        "utf8",
         "window",
     )
 
-    def __init__(
-        self, window: Window, uids: Mapping, patient: str, pseudonym: Callable[[str], str], marks: Sequence[Decision]
-    ) -> None:
-        self.window, self.uids, self.patient, self.pseudonym = window, uids, patient, pseudonym
+    def __init__(self, window: Window, facts: Facts, utf8: bool = False) -> None:
+        self.window, self.facts, self.uids, self.utf8 = window, facts, facts.uids, utf8
         self.character_sets: dict[Path | None, str] = {}
         self.edits: list[Edit] = []
         self.mapped: list[bytes] = []
         self.notes: list[tuple[int, bytes, int, int, int, bool, bytes]] = []
         self.scheme: tuple[Path | None, bytes] = None, b""
-        self._marks = list(marks)
+        self.marks: list[Decision] = []
+        self.blocks: dict[int, Block] = {}
+        self.used: set[int] = set()
+        self.frozen: list[tuple[Path | None, int, int]] = []
+        self.originals = 0
+        self.outline: Outline | None = None
         self._growth = [0]  # of all edits up to each
+        self._sound = 0  # the position up to which private Items of unknown VR are known to read
 
     def run(self, begin: int, encoding: Encoding, node: Node) -> int:
         """Walk a whole data set, add the marks it lacks, and return where its last element ends.
@@ -117,10 +182,7 @@ class Walk:
         Raises:
           InvalidInstance: whatever is wrong with the encoding, with the path of where.
         """
-        self.window.due = self._due()
-        end = self._data_set(begin, self.window.size, False, encoding, node, None, 0)
-        self._mark(NEVER, end, encoding)
-        return end
+        return self._data_set(begin, self.window.size, False, encoding, node, None, 0)
 
     def character_set(self, parent: Path | None) -> str:
         """The Specific Character Set that holds in an Item: its own, or the nearest around it."""
@@ -131,17 +193,23 @@ class Walk:
     def _data_set(
         self, position: int, end: int, delimited: bool, encoding: Encoding, node: Node, parent: Path | None, depth: int
     ) -> int:
-        window, index, edits = self.window, encoding.index, self.edits
+        window, index, edits, private = self.window, encoding.index, self.edits, node.private
         add = edits.append
-        due = window.due = NEVER if depth else window.due
+        marks = self.marks = list(node.marks)
+        due = window.due = marks[-1].tag if marks else NEVER
+        if private is not None:
+            self.blocks, self.used = {}, set()
+        blocks, used = self.blocks, self.used
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, node.kept):
             if tag >= due:
-                due = window.due = self._mark(tag, start, encoding)
+                due = window.due = self._mark(tag, start, encoding, parent)
             if tag & 0x10000:
-                if stop >= 0:
-                    add((start, stop, b"", parent, tag, vr, PRIVATE))  # type: ignore[arg-type]
+                if private is None and stop >= 0:
+                    add((start, stop, b"", parent, tag, vr, REMOVED))  # type: ignore[arg-type]
                     continue
-                decision: Decision | None = PRIVATE
+                decision = self._private(private, tag, vr, start, value, stop, end, encoding) if private else REMOVED
+                if decision is None:
+                    continue
             else:
                 decision = node[tag]
                 if decision is None:
@@ -164,15 +232,19 @@ class Walk:
                     continue
                 if decision.act is not None or decision.noted:
                     undefined = stop < 0
-                    if vr == b"SQ" or (undefined and (tag != PIXEL_DATA or vr not in (b"OB", b"OW"))):
-                        raise InvalidInstance("sequence-vr", tag_text(tag), start)  # Items that nobody would enter
+                    if undefined or vr == b"SQ":
+                        encapsulated = tag == PIXEL_DATA and vr in (b"OB", b"OW")
+                        if not (decision.over or encapsulated):
+                            raise InvalidInstance("sequence-vr", tag_text(tag), start)  # Items that nobody would enter
                     if undefined:
                         window.after = stop = skip(window, value, end, encoding, vr, tag)
                     if decision.noted:
                         self._note(tag, vr, start, value, stop, undefined)
                         continue
                     assert decision.act is not None
-                    new = decision.act(self, decision, encoding, Element(start, value, stop, parent))
+                    new = decision.act(self, decision, encoding, Element(start, value, stop, parent, vr))
+                    if new != b"" and tag & 0x10000:
+                        used.add(tag >> 8)
                     if new is not None:
                         add((start, stop, new, parent, tag, vr, decision))  # type: ignore[arg-type]
                     continue
@@ -182,24 +254,107 @@ class Walk:
             # A sequence that stays: its Items are walked, and lengths around what changed are written again.
             if depth >= MAX_DEPTH:
                 raise InvalidInstance("nesting", tag_text(tag), start)
-            inside, child, number, before = inner(encoding, vr), node.child(tag), 0, len(edits)
-            behind_last = value
+            child = node.child(tag, self.creator(tag) if tag & 0x10000 else "")
+            inside, number, before, taken = inner(encoding, vr), 0, len(edits), 0
+            behind_last, originals, choose = value, self.originals, child.choose
             for item, content, behind in items(window, value, stop, end, inside, tag):
                 limit = behind if behind >= 0 else stop if stop >= 0 else end
-                first = len(edits)
+                first, here = len(edits), Path(parent, tag, number)
                 try:
-                    self._data_set(content, limit, behind < 0, inside, child, Path(parent, tag, number), depth + 1)
+                    chosen = choose(self, inside, content, limit, behind < 0, number) if choose else child
+                    if chosen is None:
+                        window.after = item_end(window, content, limit, behind, inside)
+                        add((item, window.after, b"", here, ITEM, b"", REMOVED_ITEM))  # type: ignore[arg-type]
+                        taken += 1
+                    else:
+                        self._data_set(content, limit, behind < 0, inside, chosen, here, depth + 1)
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
-                if behind >= 0 and len(edits) > first:
+                if behind >= 0 and len(edits) > first and chosen is not None:
                     self._relength(item + 4, inside, behind - content, first)
                 number, behind_last = number + 1, behind if behind >= 0 else window.after
             if decision is not None and decision.items is not None:
                 add((behind_last, behind_last, decision.items[inside.index], parent, tag, vr, decision))  # type: ignore[arg-type]
-            if stop >= 0 and len(edits) > before:
+            if node.whole and len(edits) > before and (instead := node.whole(tag, edits[before:])):
+                self._forget(before)
+                assert instead.literal is not None
+                behind_last = stop if stop >= 0 else window.after
+                add((start, behind_last, instead.literal[index], parent, tag, vr, instead))  # type: ignore[arg-type]
+            elif taken and taken == number and tag in _NEVER_EMPTY:
+                self._forget(before)
+                behind_last = stop if stop >= 0 else window.after
+                add((start, behind_last, b"", parent, tag, vr, REMOVED_ITEM))  # type: ignore[arg-type]
+            elif stop >= 0 and len(edits) > before:
                 self._relength(value - 4, encoding, stop - value, before)
-            window.due = due
-        return window.after
+            if decision is not None and decision.frozen:
+                self.frozen.append((parent, tag, self.originals - originals))
+            window.due, self.marks = due, marks
+            if private is not None:
+                self.blocks, self.used = blocks, used
+        done = window.after
+        if marks:
+            self._mark(NEVER, done - 8 if delimited else done, encoding, parent)
+        if private is not None:
+            for key, block in blocks.items():
+                if key not in used:
+                    add((block.start, block.stop, b"", parent, block.tag, block.vr, REMOVED))  # type: ignore[arg-type]
+        window.after = done
+        return done
+
+    def _private(
+        self,
+        private: PrivateRule,
+        tag: int,
+        vr: bytes,
+        start: int,
+        value: int,
+        stop: int,
+        end: int,
+        encoding: Encoding,
+    ) -> Decision | None:
+        """What becomes of a private element where some may stay; None leaves it, or its Private Creator for now."""
+        if not tag & 0xFF00:
+            return self._block(private, tag, vr, start, value, stop)
+        decision = private(tag, vr, self.creator(tag))
+        if decision is PROBE:
+            decision = self._probed(value, stop, end, inner(encoding, vr))
+        if decision is None or (decision is not REMOVED and decision.act is None):
+            self.used.add(tag >> 8)
+        if decision is None and stop < 0:
+            if vr not in (b"UN", b""):
+                raise InvalidInstance("undefined-length", tag_text(tag), start)
+            return PROBE  # Items under a VR that has none: they are entered, whatever the dictionary says
+        return decision
+
+    def creator(self, tag: int) -> str:
+        """The Private Creator that holds a private element's block; "" where none does."""
+        block = self.blocks.get(tag >> 8)
+        return block.creator if block else ""
+
+    def owe(self, mark: Decision) -> None:
+        """Have the current data set or Item hold one more mark, whose tag is still to come."""
+        at = next((at for at, other in enumerate(self.marks) if other.tag <= mark.tag), len(self.marks))
+        self.marks.insert(at, mark)
+
+    def _block(self, private: PrivateRule, tag: int, vr: bytes, start: int, value: int, stop: int) -> Decision | None:
+        """Remember a Private Creator, which stays if an element of its block does; anything else there is removed."""
+        if tag & 0xFFFF < 0x10 or not 0 <= stop - value <= _LONGEST_CREATOR:
+            return REMOVED
+        name = self.window.slice(value, stop).decode("latin-1").strip(" \0")
+        key = (tag >> 16) << 8 | tag & 0xFF
+        self.blocks[key] = Block(tag, vr, start, stop, name)
+        if private(tag, vr, name) is not REMOVED:
+            self.used.add(key)
+        return None
+
+    def _probed(self, value: int, stop: int, end: int, inside: Encoding) -> Decision | None:
+        """What becomes of a private element of unknown VR that is kept: entered, left as it is, or removed."""
+        if stop < 0 and value < self._sound:
+            return PROBE  # what is around it was read, and it with it: not once more for each level
+        found = holds_items(self.window, value, stop, end, inside)
+        if found:
+            self._sound = max(self._sound, stop if stop >= 0 else self.window.after)
+        return None if found is None else PROBE if found else REMOVED
 
     def _note(self, tag: int, vr: bytes, start: int, value: int, stop: int, undefined: bool) -> None:
         """Have a top-level element looked at when the walk is done."""
@@ -215,20 +370,21 @@ class Walk:
             new = encoding.u32.pack(length + growth[-1] - growth[first])
             self.edits.append((position, position + 4, new, None, 0, b"", None))  # type: ignore[arg-type]
 
-    def _due(self) -> int:
-        """The tag of the next mark that the data set must hold."""
-        return self._marks[-1].tag if self._marks else NEVER
+    def _forget(self, first: int) -> None:
+        """Take back the edits from the `first` on."""
+        del self.edits[first:], self._growth[first + 1 :]
 
-    def _mark(self, tag: int, position: int, encoding: Encoding) -> int:
-        """Insert the marks that should have come before `tag`, and say which is due next.
+    def _mark(self, tag: int, position: int, encoding: Encoding, parent: Path | None) -> int:
+        """Insert the marks that should have come before `tag`, and return the tag of the next one.
 
         One that stands at `tag` itself is there already: its own decision acts on it.
         """
-        while self._marks and self._marks[-1].tag < tag:
-            mark = self._marks.pop()
-            new = mark.supply(self, mark, encoding) if mark.supply else b""
+        marks = self.marks
+        while marks and marks[-1].tag < tag:
+            mark = marks.pop()
+            new = mark.supply(self, mark, encoding, parent) if mark.supply else b""
             if new:
-                self.edits.append(Edit(position, position, new, None, mark.tag, b"", mark))
-        if self._marks and self._marks[-1].tag == tag:
-            self._marks.pop()
-        return self._due()
+                self.edits.append(Edit(position, position, new, parent, mark.tag, b"", mark))
+        if marks and marks[-1].tag == tag:
+            marks.pop()
+        return marks[-1].tag if marks else NEVER

@@ -41,7 +41,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         "env:DICOMVEIL_KEY",
         "--workers",
         "2",
+        "--request",
+        str(root / "request.yaml"),
     ]
+    (root / "request.yaml").write_text("BurnedIn: pass\n")
     run = subprocess.run([sys.executable, "-m", "pipelines", *command], env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return made, copy

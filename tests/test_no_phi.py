@@ -18,15 +18,16 @@ import pydicom
 import pytest
 
 from dicomveil import Deidentifier, standard
+from dicomveil.body import parse_request
 from dicomveil.compile import compile_request
 from dicomveil.decision import Node
 from dicomveil.errors import DicomveilError, KeyRefused, RequestError, Unsuitable
 from dicomveil.keys import Keys, parse_key
-from dicomveil.request import Request, parse_request
+from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
-from dicomveil.study import build_study_map, patient_links, uid_links
+from dicomveil.study import Identities, build_study_map, patient_links, uid_links
 from dicomveil.testing import BIG, CT, DEFLATED, EXPLICIT, IMPLICIT, JPEG, UNDEFINED, Syntax, minimal, part10
 from tests.corpora import KEY
 
@@ -233,7 +234,7 @@ def conflict() -> None:
     scans = [
         scan_instance(BytesSource(with_elements((0x00100020, E.element(0x00100020, "LO", MARK + n))))) for n in "12"
     ]
-    study_map = build_study_map(scans, KEYS)
+    study_map = build_study_map(scans, Identities(KEYS, Request()))
     assert marks_in(repr(study_map).encode() + study_map.encode()) == []
     data = BytesSource(with_elements())
     Rewriter(compile_request(Request()), KEYS).rewrite(data, scans[0], study_map)
@@ -259,7 +260,7 @@ def test_what_is_shown_of_values_is_nothing() -> None:
     data = with_elements((0x00081140, E.sequence(0x00081140, [E.element(0x00081155, "UI", UID_MARK)])))
     source = BytesSource(data)
     scan = scan_instance(source)
-    study_map = build_study_map((scan,), KEYS)
+    study_map = build_study_map((scan,), Identities(KEYS, Request()))
     rewritten = Rewriter(compile_request(Request()), KEYS).rewrite(source, scan, study_map)
     shown = [
         scan,
@@ -268,7 +269,7 @@ def test_what_is_shown_of_values_is_nothing() -> None:
         rewritten,
         KEYS,
         ENGINE,
-        *uid_links([scan], KEYS),
+        *uid_links([scan], study_map, Identities(KEYS, Request())),
         *patient_links([scan], study_map),
     ]
     shown += [rewritten.changes, rewritten.counts, rewritten.name]

@@ -11,9 +11,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicomveil import Deidentifier
+from dicomveil.body import parse_request
 from dicomveil.keys import Keys
 from dicomveil.pseudonyms import patient_pseudonym
-from dicomveil.request import parse_request
 from dicomveil.testing import CT
 from dicomveil.uids import new_uid
 from tests.corpora import KEY

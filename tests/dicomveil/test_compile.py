@@ -26,7 +26,32 @@ def rows(name: str) -> list[dict[str, str]]:
 E1_1 = {row["tag"]: row["basic"] for row in rows("2026d/e1_1.csv")}
 SUPPLEMENT = {row["tag"]: row["action"] for row in rows("supplement.csv")}
 IODS = {row["uid"]: row["iod"] for row in rows("sop_classes.csv")}
-TYPED = {(row["iod"], row["path"]): row["action"] for row in rows("2026d/actions_by_iod.csv")}
+BY_TYPE = {"X/Z": "DZ", "X/D": "DD", "Z/D": "DZ", "X/Z/D": "DZ", "X/Z/U*": "UZ"}  # of Types 1 and 2
+IN_MANDATORY = {("X", "1"): "D", ("X", "2"): "Z", ("Z", "1"): "D"}
+
+
+def typed() -> dict[tuple[str, str], str]:
+    """The action of each path of each IOD that has a Type there, by the strictest of the modules that hold it."""
+    held: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    modules: dict[str, list[tuple[str, str]]] = {}
+    for row in rows("types.csv"):
+        modules.setdefault(row["module"], []).append((row["path"], row["type"]))
+    for row in rows("iods.csv"):
+        for path, kind in modules.get(row["module"], []):
+            held.setdefault((row["iod"], path), []).append((kind, "a" if row["usage"] == "M" else "b"))
+    found = {}
+    for (iod, path), kinds in held.items():
+        name = f"({path[-8:-4]},{path[-4:]})"
+        code = E1_1.get(name) or SUPPLEMENT.get(name, "K")
+        kind, usage = min(kinds)  # "1" < "1C" < "2" < "2C", and "a" before "b"
+        if code in BY_TYPE:
+            found[iod, path] = BY_TYPE[code]["12".index(kind[0])]
+        elif usage == "a" and (code, kind) in IN_MANDATORY:
+            found[iod, path] = IN_MANDATORY[code, kind]
+    return found
+
+
+TYPED = typed()
 DICTIONARY = {row["tag"]: row["vr"] for row in rows("data_elements.csv")}
 SEQUENCES = sorted(tag for tag, vr in DICTIONARY.items() if vr == "SQ" and tag > "0006")
 PATHS = sorted(key for key in TYPED if key[0] in IODS.values())

@@ -13,7 +13,7 @@ from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
-from dicomveil.study import build_study_map
+from dicomveil.study import Identities, build_study_map
 from tests.corpora import KEY, instances, label
 
 KEYS = Keys(KEY)
@@ -30,7 +30,9 @@ def alone(data: bytes) -> bytes | tuple[str, str]:
 def planned(data: bytes) -> bytes | tuple[str, str]:
     try:
         scan = scan_instance(BytesSource(data))
-        return REWRITER.rewrite(BytesSource(data), scan, build_study_map((scan,), KEYS)).to_bytes()
+        return REWRITER.rewrite(
+            BytesSource(data), scan, build_study_map((scan,), Identities(KEYS, Request()))
+        ).to_bytes()
     except Unsuitable as unsuitable:
         return unsuitable.reason, unsuitable.path
 

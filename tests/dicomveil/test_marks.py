@@ -16,9 +16,10 @@ from dicomveil.dummies import Node
 @given(st.sampled_from(standard.EDITIONS), st.integers(1, 9999))
 def test_the_method_fits_an_lo(edition: str, recipe: int) -> None:
     """The text is one value of at most 64 characters, and names edition, profile and recipe (PS3.15 E.1.1-6)."""
-    text = marks.method_text(edition, recipe)
-    assert len(text) <= 64 and "\\" not in text and text.isascii()
-    assert edition in text and str(recipe) in text and "Basic Profile" in text
+    for claims in (("",), ("", "RetainUIDs"), ()):
+        text = marks.method_text(edition, recipe, claims, "0123456789abcdef")
+        assert len(text) <= 64 and "\\" not in text and text.isascii() and str(recipe) in text
+        assert (edition in text and "Basic Profile" in text) == bool(claims)
 
 
 def test_the_tags_are_the_standards() -> None:
@@ -34,7 +35,7 @@ def test_the_tags_are_the_standards() -> None:
 
 def test_the_profile_is_coded() -> None:
     """One Item names the Basic Profile by its code of CID 7050."""
-    (item,) = marks.code_items()
+    (item,) = marks.code_items(("",))
     assert item == (
         Node(0x00080100, "SH", b"113100"),
         Node(0x00080102, "SH", b"DCM"),

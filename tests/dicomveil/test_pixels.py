@@ -14,7 +14,7 @@ from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_instance
 from dicomveil.stream import LARGEST_CHUNK
-from dicomveil.study import build_study_map
+from dicomveil.study import Identities, build_study_map
 from dicomveil.testing import BIG, DEFLATED, EXPLICIT, IMPLICIT, JPEG, UNDEFINED, Syntax, minimal, part10
 from tests.corpora import KEY
 
@@ -66,7 +66,9 @@ def test_a_large_image_is_cleared_piece_by_piece() -> None:
     data = overlaid(EXPLICIT, 15, [], *size, frames, (PIXELS, e.element(PIXELS, "OW", pixels)))
     stored, keys = Stored(data), Keys(KEY)
     scan = scan_instance(stored)
-    rewritten = Rewriter(compile_request(Request()), keys).rewrite(stored, scan, build_study_map((scan,), keys))
+    rewritten = Rewriter(compile_request(Request()), keys).rewrite(
+        stored, scan, build_study_map((scan,), Identities(keys, Request()))
+    )
     out = b"".join(rewritten.chunks())
     assert out.endswith(b"\xff\x7f" * (LARGEST_CHUNK + 1))
     assert stored.most <= LARGEST_CHUNK

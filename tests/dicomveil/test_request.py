@@ -1,13 +1,18 @@
 """A request says exactly what is done; whatever is wrong with it is told at once, with its line, before anything runs."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicomveil.body import parse_request
 from dicomveil.errors import RequestError
-from dicomveil.request import NOT_BUILT, SCHEMA, Request, parse_request
+from dicomveil.request import Request
+from dicomveil.schema import MEMBERS, schema
 
-OTHERS = Request(supplement=False, reference_sequences="by-type", private_sop_class="strip", conflicts="distinct")
+CHANGED = {"supplement": False, "reference_sequences": "by-type", "private_sop_class": "strip", "conflicts": "distinct"}
+OTHERS = Request(**CHANGED)
 
 
 def problems(text: str, name: str = "r.yaml") -> list[tuple[str, str]]:
@@ -42,12 +47,26 @@ def test_yaml_and_json_say_the_same(text: str) -> None:
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_lines() -> None:
     """Nobody has to try again and again: file, line and member of every mistake come together."""
-    text = "Supplement: maybe\n\nKeep: [StudyDate]\nDicomVersion: 2023b\nConflict: distinct\n"
+    text = "Supplement: maybe\n\nKeep: [StudyDay]\nDicomVersion: 2023z\nConflict: distinct\n"
     assert problems(text) == [
-        ("r.yaml:1 Supplement", "write a boolean"),
-        ("r.yaml:3 Keep", "leave it out"),
-        ("r.yaml:4 DicomVersion", "write one of 2026d"),
+        ("r.yaml:1 Supplement", "write true or false"),
+        ("r.yaml:3 Keep[0]", "did you mean StudyDate?"),
+        ("r.yaml:4 DicomVersion", "did you mean 2023b?"),
         ("r.yaml:5 Conflict", "did you mean Conflicts?"),
+    ]
+
+
+@pytest.mark.parametrize("text", ["DicomVersion: 2008", "DicomVersion: '2008'", '{"DicomVersion": 2008}'])
+def test_an_edition_named_by_its_year_alone_may_be_a_number(text: str) -> None:
+    """YAML takes 2008 for a number; the edition is meant all the same."""
+    assert parse_request(text).dicom_version == "2008"
+
+
+def test_a_value_of_a_form_is_told_its_form_also_where_it_is_too_long() -> None:
+    """A date with dashes is told how a date is written, not that it should lose two characters."""
+    assert problems("Replace: {StudyDate: 2024-01-01, StudyID: 12345678901234567}") == [
+        ("r.yaml:1 Replace StudyDate", "write YYYYMMDD, a day of the calendar"),
+        ("r.yaml:1 Replace StudyID", "write up to 16 characters"),
     ]
 
 
@@ -56,12 +75,14 @@ def test_a_member_given_twice_is_a_mistake() -> None:
     assert problems("Supplement: true\nSupplement: false\n") == [("r.yaml:2 Supplement", "keep one of them")]
 
 
-@pytest.mark.parametrize("member", sorted(NOT_BUILT))
+@pytest.mark.parametrize(
+    "member", sorted(name for name, it in MEMBERS.items() if not it.built and "anonymize" in it.commands)
+)
 def test_what_is_not_built_is_refused(member: str) -> None:
     """A member of Orthanc's body that has no effect yet is an error: a request is never obeyed in part."""
     with pytest.raises(RequestError, match="not built yet"):
         parse_request(f"{member}: true\n")
-    assert member not in SCHEMA["properties"]
+    assert member not in schema()["properties"]
 
 
 BROKEN = {
@@ -102,7 +123,59 @@ def test_values_are_not_repeated_in_messages() -> None:
 
 def test_a_fingerprint_tells_requests_apart() -> None:
     """Two requests that ask for different things never share a fingerprint; how they are written doesn't matter."""
-    ways = [Request(), *(Request(**{name: value}) for name, value in vars(OTHERS).items() if name != "dicom_version")]
+    ways = [Request(), *(Request(**{name: value}) for name, value in CHANGED.items())]
     assert len({request.fingerprint for request in ways}) == len(ways)
     assert parse_request("Supplement: true").fingerprint == Request().fingerprint
     assert parse_request(str(OTHERS.members())) == OTHERS
+
+
+MISTAKES = {
+    "a VM that there isn't": ('PrivateDictionary: {"0009,01": [LO, Foo, abc, X]}\nReplace: {Foo: v}', 1),
+    "a keyword of PS3.6 for a private element": ('PrivateDictionary: {"0009,01": [LO, PatientName, 1, X]}', 1),
+    "an endless number": ("Force: false\nUserData: 0x" + "f" * 5000, 2),
+    "no number": ("UserData: [1,\n .nan]", 2),
+    "an alias": ("Keep: &it [StudyDate]\nRemove: *it", 2),
+    "aliases of aliases": ("UserData:\n- &a [x, x]\n- &b [*a, *a]\n- [*b, *b]", 3),
+    "a Private Creator with a backslash": ('{"PrivateCreator": "A\\\\B"}', 1),
+    "a Private Creator that is too long": ("Keep:\n- (0009,[" + "x" * 65 + "],01)", 2),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_what_no_request_can_hold_is_told_with_its_line(text: str, line: int) -> None:
+    """Nothing but a mistake with its line comes of what can't be obeyed, be it endless."""
+    where = problems(text)[0][0]
+    assert where.partition(" ")[0].strip(":") == f"r.yaml:{line}"
+
+
+SECRETS = [
+    "Replace: {PatientName: *Doe}",
+    "Replace: {FrameIncrementPointer: Doe^John}",
+    "Replace: {ReferencedImageSequence: [{Doe^John: x}]}",
+    "Replace: {StudyDate: Doe, PatientSex: doe}",
+    'Replace: {PatientName: "\\Doe"}',
+]
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_no_value_of_a_body_is_told(text: str) -> None:
+    """A value may be somebody's, and messages end up in logs."""
+    with pytest.raises(RequestError) as refused:
+        parse_request(text)
+    assert "doe" not in str(refused.value).lower()
+
+
+def test_a_character_that_json_writes_as_two_escapes_is_one() -> None:
+    """Bodies that other programs write hold characters beyond FFFF as surrogate pairs (RFC 8259)."""
+    text = json.dumps({"Replace": {"PatientName": "\U00020bb7野", "AdditionalPatientHistory": "\\\\ud842"}})
+    assert [it.value.text for it in parse_request(text).replace] == ["\U00020bb7野", "\\\\ud842"]
+
+
+def test_mistakes_in_safe_private_come_with_the_others() -> None:
+    """Members whose names begin alike don't hide each other's mistakes, and the last is told with the first."""
+    text = "KeepPrivateTags: 3\nKeep: [Foo]\nSafePrivate: [Bar]"
+    assert [where for where, _ in problems(text)] == [
+        "r.yaml:1 KeepPrivateTags",
+        "r.yaml:2 Keep[0]",
+        "r.yaml:3 SafePrivate[0]",
+    ]

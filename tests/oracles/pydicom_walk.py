@@ -27,12 +27,12 @@ def deidentify(ds: Dataset, table: DecisionTable, keys: Keys, patient: str, comp
     if patient:
         out.PatientID = patient
     out.PatientIdentityRemoved = "YES"
-    text = marks.method_text(table.request.dicom_version, RECIPE)
+    text = marks.method_text(table.request.dicom_version, RECIPE, table.claims, table.fingerprint)
     there = out.get("DeidentificationMethod", None) or []
     there = [there] if isinstance(there, str) else list(there)
     out.DeidentificationMethod = [*there, *([] if text in there else [text])]
     items = list(out.get("DeidentificationMethodCodeSequence", None) or [])
-    items += [_item(item) for item in marks.code_items()]
+    items += [_item(item) for item in marks.code_items(table.claims)]
     out.DeidentificationMethodCodeSequence = Sequence(items)
     out.LongitudinalTemporalInformationModified = "REMOVED"
     frames = str(ds.get("NumberOfFrames", 1))

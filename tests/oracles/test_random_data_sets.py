@@ -17,7 +17,7 @@ from dicomveil.keys import Keys
 from dicomveil.request import Request
 from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
-from dicomveil.study import build_study_map
+from dicomveil.study import Identities, build_study_map
 from dicomveil.testing import BIG, CT, DEFLATED, EXPLICIT, IMPLICIT, Syntax, minimal, part10
 from tests.corpora import KEY
 from tests.oracles.pydicom_walk import deidentify
@@ -106,7 +106,7 @@ def test_the_engine_does_what_a_plain_walk_does(
     """Any attribute, at any depth, of any SOP Class, in any encoding, gets what its decision says, and no other."""
     data = Layout(uid, undefined).file(tree, sop_class)
     out = ENGINE.rewrite(data)
-    patient = build_study_map((scan_instance(BytesSource(data)),), KEYS).patient
+    patient = build_study_map((scan_instance(BytesSource(data)),), Identities(KEYS, Request())).patient
     assert differences(deidentify(read(data), TABLE, KEYS, patient, compressed=False), read(out)) == []
 
 

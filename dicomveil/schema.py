@@ -1,0 +1,175 @@
+"""The members of a request body, command by command, as a table; and the JSON Schema that is made of it.
+
+What they mean is said where they are obeyed. A member of a capability that isn't built is listed, so that a request
+that uses it is refused by name and not taken for a slip of the pen.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from dicomveil import standard
+
+COMMANDS: Final = ("anonymize", "modify", "split", "merge")
+PIXEL_OPTIONS: Final = ("CleanPixelData", "CleanRecognizableVisualFeatures")
+"""Those that change pixels, which nothing here does."""
+OPTIONS: Final = tuple(option for option in standard.OPTION_COLUMNS if option and option not in PIXEL_OPTIONS)
+"""The Options of PS3.15 E.3 that a request may name, as CID 7050 names them."""
+
+
+_TAGS: Final = {"type": "array", "items": {"type": "string"}, "default": []}
+_SWITCH: Final = {"type": "boolean", "default": False}
+
+
+class Member(NamedTuple):
+    """One member of a body.
+
+    Attributes:
+      says: what it decides.
+      schema: of its value.
+      commands: that know it.
+      built: whether anonymize obeys it; what the other commands know isn't built yet.
+    """
+
+    says: str
+    schema: dict[str, Any]
+    commands: tuple[str, ...] = ("anonymize",)
+    built: bool = True
+
+
+_BOTH: Final = ("anonymize", "modify")
+_ALL: Final = COMMANDS
+
+MEMBERS: Final[dict[str, Member]] = {
+    "DicomVersion": Member(
+        "Edition of PS3.15 Table E.1-1; the newest where absent.",
+        {"enum": list(standard.EDITIONS), "default": standard.NEWEST},
+    ),
+    "Options": Member(
+        "Options of PS3.15 E.3, which override the Basic Profile.",
+        {"type": "array", "items": {"enum": [*OPTIONS, *PIXEL_OPTIONS]}, "uniqueItems": True, "default": []},
+    ),
+    "Replace": Member(
+        "Tag or path to value: text, null for none, numbers, an array of objects for a sequence, or a data URI.",
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "array", "null"]},
+            "default": {},
+        },
+        ("anonymize", "modify", "split"),
+    ),
+    "Remove": Member("Tags and paths that are removed.", _TAGS, ("anonymize", "modify", "split")),
+    "Keep": Member("Tags and paths that stay as they are; of a sequence, everything in it.", _TAGS, _BOTH),
+    "KeepPrivateTags": Member(
+        "Whether private elements stay; null is true, as in the first bodies.",
+        {"type": ["boolean", "null"], "default": False},
+    ),
+    "RemovePrivateTags": Member(
+        "Whether private elements are removed; null is true, as in the first bodies.",
+        {"type": ["boolean", "null"], "default": False},
+        ("modify",),
+        False,
+    ),
+    "Force": Member("Whether identifiers may be kept or replaced.", _SWITCH, _ALL),
+    "PrivateCreator": Member(
+        "The Private Creator of private tags that name none.", {"type": "string", "default": ""}, _BOTH
+    ),
+    "PrivateDictionary": Member(
+        "Tag of a private element to [VR, keyword, VM, Private Creator], or as Orthanc's Dictionary has it.",
+        {
+            "type": "object",
+            "additionalProperties": {"type": "array", "minItems": 4, "maxItems": 5},
+            "default": {},
+        },
+        _BOTH,
+    ),
+    "SafePrivate": Member(
+        "Private elements that the site knows to be safe, by creator, beside PS3.15 Table E.3.10-1.", _TAGS
+    ),
+    "Vocabulary": Member(
+        "Words that text may hold when it is cleaned, beside the ones that dicomveil knows.",
+        {"type": "array", "items": {"type": "string"}, "default": []},
+    ),
+    "Supplement": Member(
+        "Whether dicomveil's own table decides what Table E.1-1 doesn't name.", {"type": "boolean", "default": True}
+    ),
+    "ReferenceSequences": Member(
+        "X/Z/U* (Referenced Image and Source Image Sequence): keep and map, or as the Type says.",
+        {"enum": ["map", "by-type"], "default": "map"},
+    ),
+    "MapUIDsInKept": Member("Whether UIDs inside sequences that Keep freezes are mapped all the same.", _SWITCH),
+    "PrivateSOPClass": Member(
+        "Instances of SOP Classes that the Standard doesn't know: set aside, or de-identify.",
+        {"enum": ["quarantine", "strip"], "default": "quarantine"},
+    ),
+    "Conflicts": Member(
+        "Inputs of different content under one SOP Instance UID: set all aside, or tell them apart.",
+        {"enum": ["quarantine", "distinct"], "default": "quarantine"},
+    ),
+    "AllowMerge": Member("Whether a constant may make one of several patients, studies, series or instances.", _SWITCH),
+    "BurnedIn": Member(
+        "Pixels that may speak: set aside what says so itself, set aside all that is at risk, or let all pass.",
+        {"enum": ["quarantine", "quarantine-risky", "pass"], "default": "quarantine"},
+    ),
+    "BitstreamComments": Member(
+        "Comments inside compressed Pixel Data: blank them where they stand, keep them, or set the instance aside.",
+        {"enum": ["blank", "keep", "quarantine"], "default": "blank"},
+    ),
+    "Permissive": Member(
+        "Whether to go on after an instance that can't be de-identified.", {"type": "boolean", "default": True}, _ALL
+    ),
+    "UserData": Member("Anything; it is written to summary.json as it is.", {}, _ALL),
+    "Synchronous": Member("Of a server: has no effect.", {"type": "boolean"}, _ALL),
+    "Asynchronous": Member("Of a server: has no effect.", {"type": "boolean"}, _ALL),
+    "Priority": Member("Of a server: has no effect.", {"type": "integer"}, _ALL),
+    "KeepLabels": Member("Of a server: has no effect.", {"type": "boolean"}, _ALL),
+    "KeepSource": Member("Whether the sources stay.", {"type": "boolean"}, _ALL, False),
+    "Transcode": Member("Transfer syntax to write.", {"type": "string"}, _BOTH, False),
+    "LossyQuality": Member("Of lossy transcoding.", {"type": "integer"}, _BOTH, False),
+    "Level": Member("Which identifiers are new.", {"enum": ["Patient", "Study", "Series", "Instance"]}, _BOTH, False),
+    "Resources": Member("Which patients, studies, series and instances.", {"type": "array"}, _ALL, False),
+    "Series": Member("Which series go into the new study.", {"type": "array"}, ("split",), False),
+    "Instances": Member("Which instances go into the new study.", {"type": "array"}, ("split",), False),
+    "ExternalReferences": Member("References out of the study.", {"enum": ["map", "remove"]}, built=False),
+    "PatientIdentity": Member("What a patient is known by.", {"enum": ["id", "id+issuer"]}, built=False),
+    "DefaultIssuer": Member("The issuer of Patient IDs that name none.", {"type": "string"}, built=False),
+    "Unlisted": Member("What a crosswalk doesn't list.", {"enum": ["derive", "quarantine"]}, built=False),
+    "EncryptFor": Member("Certificates that originals are encrypted for.", {"type": "array"}, built=False),
+}
+
+SERVER_ONLY: Final = ("Synchronous", "Asynchronous", "Priority", "KeepLabels")
+
+
+def obeyed(command: str = "anonymize") -> tuple[str, ...]:
+    """The members that a command obeys."""
+    return tuple(name for name, member in MEMBERS.items() if command in member.commands and member.built)
+
+
+def schema(command: str = "anonymize") -> dict[str, Any]:
+    """JSON Schema of a command's body as far as it is built."""
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {name: {"description": MEMBERS[name].says, **MEMBERS[name].schema} for name in obeyed(command)},
+    }
+
+
+def published() -> dict[str, Any]:
+    """The schema of docs/request.schema.json: anonymize's, and for each command what it knows, built or not."""
+    every = {
+        command: {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                name: {"description": member.says, **member.schema}
+                | ({} if command == "anonymize" and member.built else {"$comment": "not built yet"})
+                for name, member in MEMBERS.items()
+                if command in member.commands
+            },
+        }
+        for command in COMMANDS
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "dicomveil request",
+        **schema(),
+        "$defs": every,
+    }
