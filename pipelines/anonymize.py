@@ -2,41 +2,33 @@
 
 import datetime
 import json
-from collections import Counter
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from dicomveil.errors import DicomveilError
+from dicomveil.errors import REASONS, DicomveilError
 from pipelines import execute, plan, runs
 from pipelines.progress import Report
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
-from pipelines.summary import Summary
+from pipelines.summary import Settled, Summary
 from transforms import stores
+from transforms.rewrite import NOT_PERMISSIVE
 
 SLICE: Final = 4000
+_PLURALS: Final = {
+    "patient": "patients",
+    "study": "studies",
+    "series": "series",
+    "instance": "instances",
+    "frame-of-reference": "frames of reference",
+}
 _STOPPED: Final = {stores.STORE_FULL: "Make room", stores.STORE_FAILED: "See to it"}
 
 
 class RunFailed(DicomveilError):
     """The run stopped; the message says why, and what to do."""
-
-
-@dataclass
-class Settled:
-    """What the slices' records add up to.
-
-    Attributes:
-      parts: of the tables, by zone.
-      outcomes: how many, by "outcome reason".
-    """
-
-    count: int = 0
-    tokens: int = 0
-    parts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"audit": [], "restricted": []})
-    outcomes: Counter[str] = field(default_factory=Counter)
 
 
 def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
@@ -53,6 +45,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
             _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
     report.plan(verdict)
+    _check(run, verdict)
     if plan_only:
         return None
     slices = plan.slices(verdict, SLICE)
@@ -69,11 +62,28 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
             "Please report it."
         )
     finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    summary = Summary(run, verdict, settled.outcomes, settled.parts, finished)
+    summary = Summary(run, verdict, settled, finished)
     runs.commit(run, settled.parts, summary.content())
     runs.sweep(run)
     runs.finish(run)
     return summary
+
+
+def _check(run: Run, verdict: plan.Verdict) -> None:
+    """Stop before anything is written, where the plan shows that it would be wrong to go on."""
+    merged = {role: count for role, count in verdict.merged.items() if role == "instance" or not _may_merge(run)}
+    if merged:
+        counts = ", ".join(f"{count} {_PLURALS[role]}" for role, count in sorted(merged.items()))
+        remedy = "" if "instance" in merged else " Leave the constant out, or add AllowMerge: true and Force: true."
+        raise runs.RunRefused(f"A constant of the request would make one of {counts}; nothing was written.{remedy}")
+    failed = {reason: count for reason, count in verdict.reasons.items() if REASONS[reason].outcome == "quarantined"}
+    if failed and not run.request.permissive:
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
+        raise RunFailed(f"Permissive is false, and the plan sets inputs aside: {told}. Nothing was written.")
+
+
+def _may_merge(run: Run) -> bool:
+    return run.request.allow_merge and run.request.force
 
 
 def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: list[str]) -> None:
@@ -86,6 +96,11 @@ def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: lis
         # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
         if KeyboardInterrupt.__name__ in str(failure):
             raise KeyboardInterrupt from None
+        if found := re.search(f"{NOT_PERMISSIVE}<([a-z-]+)>", str(failure)):
+            raise RunFailed(
+                f"Permissive is false, and an instance was set aside: {found[1]}. {REASONS[found[1]].meaning} "
+                "What was written so far stays under --output, and isn't committed."
+            ) from None
         for met, remedy in _STOPPED.items():
             if met in str(failure):
                 raise RunFailed(f"There is {met}. {remedy}, and run the same command again.") from None
@@ -102,8 +117,8 @@ def _settle(run: Run, slices: int) -> Settled:
             if zone == "tokens":
                 settled.count += count
                 settled.tokens = (settled.tokens + int(name, 16)) % (1 << 128)
-            elif zone == "settled":
-                settled.outcomes[name] += count
+            elif zone in ("settled", "risk", "frozen"):
+                {"settled": settled.outcomes, "risk": settled.risks, "frozen": settled.frozen}[zone][name] += count
             else:
                 settled.parts[zone].append({"path": name, "rows": count})
     return settled

@@ -134,20 +134,28 @@ def keygen(output: str | None) -> None:
 
 @cli.command()
 @click.option("--request", metavar="FILE", help="What to explain, in YAML or JSON; the Basic Profile where absent.")
-def explain(request: str | None) -> None:
-    """Tell what happens to each attribute, and which row says so."""
+@click.option("--diff", nargs=2, metavar="A B", help="What two requests treat unlike; each a file, or an edition.")
+def explain(request: str | None, diff: tuple[str, str] | None) -> None:
+    """Print the Conformance Statement: what becomes of each attribute, and which row says so."""
     from dicomveil.errors import DicomveilError
+    from dicomveil.explain import difference
     from dicomveil.explain import explain as told
 
     try:
-        click.echo(told(_request(request)))
+        if diff and request:
+            raise click.UsageError("--request and --diff: give one of them")
+        if diff:
+            click.echo(difference(_edition(diff[0]), _edition(diff[1]), diff))
+        else:
+            click.echo(told(_request(request)))
     except DicomveilError as refused:
         _stop(str(refused), EXIT_USAGE)
 
 
 def _request(file: str | None):  # type: ignore[no-untyped-def]  # imported when it is needed
+    from dicomveil.body import parse_request
     from dicomveil.errors import Problem, RequestError
-    from dicomveil.request import Request, parse_request
+    from dicomveil.request import Request
 
     if file is None:
         return Request()
@@ -157,6 +165,14 @@ def _request(file: str | None):  # type: ignore[no-untyped-def]  # imported when
         raise RequestError((Problem(file, f"can't be read: {failed.strerror}", "check --request"),)) from None
     except UnicodeDecodeError:
         raise RequestError((Problem(file, "is no text in UTF-8", "check --request"),)) from None
+
+
+def _edition(name: str):  # type: ignore[no-untyped-def]  # imported when it is needed
+    """The Basic Profile of an edition, or the request in a file."""
+    from dicomveil import standard
+    from dicomveil.request import Request
+
+    return Request(dicom_version=name) if name in standard.EDITIONS else _request(name)
 
 
 class _Mistakes:

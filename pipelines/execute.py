@@ -16,16 +16,18 @@ SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a
 
 def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
-    where, folder = run.places, str(run.folder)
+    where, folder, request = run.places, str(run.folder), run.request.for_workers()
     slice_ = pipeline | "Slice" >> beam.Create(buckets)
     maps = slice_ | "Maps" >> ReadMaps(folder)
     pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
     outcomes = pairs | "Rewrite" >> RewriteInstances(
-        run.request, run.key, where.output, str(run.temporary), str(run.progress)
+        request, run.key, where.output, str(run.temporary), str(run.progress)
     )
     fingerprint = run.request.fingerprint
     written = outcomes | "Outcomes" >> WriteOutcomes(
         where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint
     )
-    crosswalks = slice_ | "Crosswalks" >> WriteCrosswalks(folder, where.audit, where.restricted, run.id, run.key)
+    crosswalks = slice_ | "Crosswalks" >> WriteCrosswalks(
+        folder, where.audit, where.restricted, run.id, run.key, request
+    )
     (written, crosswalks) | "All parts" >> beam.Flatten() | "Record" >> WriteSliceRecord(str(run.slice_record(number)))

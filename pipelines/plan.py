@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
+from dicomveil.scan import InstanceScan
+from dicomveil.study import StudyMap, borne
 from pipelines.runs import Run
 from transforms import plans, stores
 from transforms.conflicts import SettleConflicts
 from transforms.match import MatchSources
 from transforms.plan import SumListed, WritePlan
+from transforms.records import Planned
 from transforms.scan import ScanInstances
 from transforms.study import BuildStudyMaps
 
@@ -25,6 +28,7 @@ class Verdict:
       reasons: how many are set aside, by reason.
       buckets: instances in each bucket that has any.
       map_bytes: of all encoded study maps.
+      merged: how many originals a constant of the request would make one of, by what they are: patient, study, ...
     """
 
     listed: int
@@ -34,14 +38,15 @@ class Verdict:
     map_bytes: int
     reasons: dict[str, int]
     buckets: dict[int, int]
+    merged: dict[str, int]
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """PLAN: objects -> scans -> settled -> maps -> buckets."""
     sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
-    scanned = sources | "Scan" >> ScanInstances(run.key, str(run.progress))
+    scanned = sources | "Scan" >> ScanInstances(run.key, str(run.progress), run.request.cleans_text)
     planned = scanned | "Conflicts" >> SettleConflicts(run.key, run.request.conflicts)
-    maps = planned | "Maps" >> BuildStudyMaps(run.key)
+    maps = planned | "Maps" >> BuildStudyMaps(run.key, run.request.for_workers())
     (planned, maps) | "Keep" >> WritePlan(str(run.folder))
     sources | "Listed" >> SumListed(str(run.folder))
 
@@ -68,6 +73,7 @@ def planned(run: Run) -> bool:
 def _judge(run: Run) -> Verdict:
     folder = str(run.folder)
     reasons: Counter[str] = Counter()
+    originals: dict[str, set[str]] = {role: set() for role in run.request.given}
     buckets, size, studies, map_bytes = {}, 0, 0, 0
     for bucket in range(plans.BUCKETS):
         instances = plans.read_instances(folder, bucket)
@@ -75,10 +81,26 @@ def _judge(run: Run) -> Verdict:
             buckets[bucket] = len(instances)
             reasons.update(planned.reason for planned in instances if planned.reason)
             size += sum(planned.size for planned in instances)
-        for _, encoded in plans.read_studies(folder, bucket):
-            studies, map_bytes = studies + 1, map_bytes + len(encoded)
+        maps = dict(plans.read_studies(folder, bucket))
+        studies, map_bytes = studies + len(maps), map_bytes + sum(map(len, maps.values()))
+        if originals:
+            _gather(originals, instances, maps)
     listed, tokens = (run.folder / "listed").read_text().split()
-    return Verdict(int(listed), tokens, size, studies, map_bytes, dict(reasons), buckets)
+    return Verdict(int(listed), tokens, size, studies, map_bytes, dict(reasons), buckets, _counts(originals))
+
+
+def _gather(originals: dict[str, set[str]], instances: list[Planned], maps: dict[str, bytes]) -> None:
+    """Add what a constant would take the place of."""
+    for planned in instances:
+        if planned.scan and not planned.reason:
+            scan = InstanceScan.decode(planned.scan)
+            names = dict(borne(scan)) | {"patient": StudyMap.decode(maps[planned.study_token]).name}
+            for role, found in originals.items():
+                found.add(names.get(role, ""))
+
+
+def _counts(originals: dict[str, set[str]]) -> dict[str, int]:
+    return {role: count for role, found in originals.items() if (count := len(found - {""})) > 1}
 
 
 def slices(verdict: Verdict, instances: int) -> list[list[int]]:

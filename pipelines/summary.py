@@ -1,7 +1,9 @@
 """What a run came to: for a script in Orthanc's members and ours, and for a person."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +11,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from dicomveil.claims import unnamed
 from dicomveil.compile import RECIPE
 from dicomveil.errors import REASONS
 from pipelines.plan import Verdict
@@ -17,16 +20,37 @@ from transforms.tables import INSTANCES, name_of
 
 MOST_RESOURCES: Final = 10_000
 NOTHING: Final = "Nothing was found below --input."
+RISK: Final = "Their pixels may show who it is; pixels are never changed."
 NO_KEY: Final = "No key was given: the results of this run can't be repeated, and later studies won't match it."
+
+
+@dataclass
+class Settled:
+    """What the slices' records add up to.
+
+    Attributes:
+      parts: of the tables, by zone.
+      outcomes: how many, by "outcome reason".
+      risks: how many instances whose pixels may speak, by kind.
+      frozen: instances that hold sequences kept as they are, and original UIDs in those.
+    """
+
+    count: int = 0
+    tokens: int = 0
+    parts: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"audit": [], "restricted": []})
+    outcomes: Counter[str] = field(default_factory=Counter)
+    risks: Counter[str] = field(default_factory=Counter)
+    frozen: Counter[str] = field(default_factory=Counter)
 
 
 class Summary:
     """The outcomes of a finished run."""
 
-    def __init__(
-        self, run: Run, verdict: Verdict, outcomes: Counter[str], parts: dict[str, list[dict[str, Any]]], finished: str
-    ) -> None:
-        self._run, self._verdict, self._parts, self._finished = run, verdict, parts, finished
+    def __init__(self, run: Run, verdict: Verdict, settled: Settled, finished: str) -> None:
+        self._run, self._verdict, self._finished = run, verdict, finished
+        self._parts, self._risks, self._frozen, outcomes = (
+            settled.parts, settled.risks, settled.frozen, settled.outcomes
+        )  # fmt: skip
         self.bytes_read, self.bytes_written = outcomes.pop("bytes read", 0), outcomes.pop("bytes written", 0)
         self.outcomes = outcomes
 
@@ -61,11 +85,27 @@ class Summary:
             "Request": self._run.request.members(),
             "Recipe": RECIPE,
             "Fingerprints": self._run.fingerprints,
+            "PixelsAtRisk": dict(sorted(self._risks.items())),
             "Warnings": self._warnings(),
-        }
+        } | ({"UserData": json.loads(self._run.request.user_data)} if self._run.request.user_data else {})
 
     def _warnings(self) -> list[str]:
-        return [NO_KEY] * self._run.ephemeral + [NOTHING] * (not self._verdict.listed)
+        return [
+            *[NO_KEY] * self._run.ephemeral,
+            *[NOTHING] * (not self._verdict.listed),
+            *[f"{kind}: {count:,} instances. {RISK}" for kind, count in sorted(self._risks.items())],
+            *self._kept(),
+            *unnamed(self._run.request.dicom_version),
+            *self._run.request.notices,
+        ]
+
+    def _kept(self) -> list[str]:
+        """What Keep has left as it was."""
+        instances, uids = self._frozen["instances"], self._frozen["original UIDs"]
+        if not instances:
+            return []
+        remedy = "" if self._run.request.map_uids_in_kept or not uids else " MapUIDsInKept: true would map them."
+        return [f"Keep left sequences of {instances:,} instances as they were, {uids:,} original UIDs in them.{remedy}"]
 
     def _resources(self) -> Iterator[dict[str, str]]:
         """The studies that the output holds an instance of."""

@@ -7,8 +7,9 @@ from typing import Any
 
 import apache_beam as beam
 
+from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
-from dicomveil.study import StudyMap, patient_links, uid_links
+from dicomveil.study import Identities, StudyMap, patient_links, uid_links
 from transforms import plans, tables
 from transforms.outcomes import Part, TokenSum
 from transforms.records import Outcome
@@ -86,6 +87,9 @@ def _audited(outcome: Outcome, request: str) -> dict[str, Any]:
         "mapped": actions["U"],
         "late_uids": len(outcome.late_uids),
         "changes": [asdict(change) for change in outcome.changes],
+        "cleaned": actions["C"],
+        "risk": outcome.risk,
+        "frozen": [asdict(kept) for kept in outcome.frozen],
     }
 
 
@@ -121,6 +125,10 @@ def _counts(settled: list[Outcome]) -> Iterator[Part]:
     """What the command sums: outcomes by reason, bytes in and out, studies, and the sum of tokens."""
     for (outcome, reason), count in sorted(Counter((it.outcome, it.reason) for it in settled).items()):
         yield "settled", f"{outcome} {reason}".strip(), count
+    risks = Counter(it.risk for it in settled if it.risk)
+    yield from (("risk", risk, count) for risk, count in sorted(risks.items()))
+    yield "frozen", "instances", sum(1 for it in settled if it.frozen)
+    yield "frozen", "original UIDs", sum(kept.original_uids for it in settled for kept in it.frozen)
     yield "settled", "bytes read", sum(it.source_size for it in settled if it.outcome == "deidentified")
     yield "settled", "bytes written", sum(it.size for it in settled)
     sums = TokenSum()
@@ -133,9 +141,9 @@ def _counts(settled: list[Outcome]) -> Iterator[Part]:
 class WriteCrosswalks(beam.PTransform):
     """Write what a slice's buckets know of studies, patients and UIDs: from the plan, not from what was rewritten."""
 
-    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference) -> None:
+    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference, request: Request) -> None:
         super().__init__()
-        self._writer = _WriteCrosswalksFn(folder, audit, restricted, run, key)
+        self._writer = _WriteCrosswalksFn(folder, audit, restricted, run, key, request)
 
     def expand(self, buckets: beam.PCollection[int]) -> beam.PCollection[Part]:
         return (
@@ -146,12 +154,12 @@ class WriteCrosswalks(beam.PTransform):
 
 
 class _WriteCrosswalksFn(beam.DoFn):
-    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference) -> None:
-        self._folder, self._run, self._key = folder, run, key
+    def __init__(self, folder: str, audit: str, restricted: str, run: str, key: KeyReference, request: Request) -> None:
+        self._folder, self._run, self._key, self._request = folder, run, key, request
         self._roots = {"audit": audit, "restricted": restricted}
 
     def setup(self) -> None:
-        self._keys = self._key.keys()
+        self._identities = Identities(self._key.keys(), self._request)
 
     def process(self, bucket: int) -> Iterator[Part]:
         scans: dict[str, list[InstanceScan]] = {}
@@ -165,7 +173,7 @@ class _WriteCrosswalksFn(beam.DoFn):
             study_map, study = StudyMap.decode(encoded), scans[token]
             if study_map.conflict == "internal":
                 continue  # what can't be built can't be linked either
-            links = list(uid_links(study, self._keys))
+            links = list(uid_links(study, study_map, self._identities))
             uids.extend(vars(link) | {"late": False} for link in links)
             new = study_map.study_instance_uid
             patients.extend(vars(link) | {"study_instance_uid": new} for link in patient_links(study, study_map))

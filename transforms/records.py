@@ -64,6 +64,15 @@ class Changed:
 
 
 @dataclass(frozen=True, repr=False)
+class Frozen:
+    """One sequence that the request keeps as it is, and how many original UIDs stay in it."""
+
+    path: str
+    keyword: str
+    original_uids: int
+
+
+@dataclass(frozen=True, repr=False)
 class LateUID:
     """A UID that only the rewrite met."""
 
@@ -81,6 +90,7 @@ class Outcome:
       stage: where that was settled: list, scan, plan or rewrite.
       name: the output's, below the output root; "" where there is none. All new values.
       size: bytes of the output; source_size: of the input.
+      risk: why its pixels may speak; "" where nothing says so.
     """
 
     token: str
@@ -103,3 +113,5 @@ class Outcome:
     sha256: str = ""
     changes: list[Changed] = field(default_factory=list)
     late_uids: list[LateUID] = field(default_factory=list)
+    risk: str = ""
+    frozen: list[Frozen] = field(default_factory=list)

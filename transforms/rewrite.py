@@ -17,10 +17,18 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import StudyMap
 from transforms import stores
 from transforms.progress import Progress
-from transforms.records import Changed, LateUID, Outcome, Planned
+from transforms.records import Changed, Frozen, LateUID, Outcome, Planned
 from transforms.secrets import KeyReference
 
 _MAPS_HELD: Final = 64
+NOT_PERMISSIVE: Final = "stopped at the first failure "
+
+
+class NotPermissive(Exception):
+    """An instance can't be de-identified, and the request asks to stop at the first; its text holds the reason's code.
+
+    Beam makes another exception of it, with more text: only the text comes through.
+    """
 
 
 class RewriteInstances(beam.PTransform):
@@ -66,6 +74,8 @@ class _RewriteFn(beam.DoFn):
         try:
             return self._rewrite(planned, InstanceScan.decode(planned.scan), self._map(encoded))
         except Unsuitable as unsuitable:
+            if not self._request.permissive and REASONS[unsuitable.reason].outcome == "quarantined":
+                raise NotPermissive(f"{NOT_PERMISSIVE}<{unsuitable.reason}>") from None
             return set_aside(planned, unsuitable.reason, unsuitable.path, "rewrite")
         except stores.StoreFailed:
             raise
@@ -107,6 +117,8 @@ class _RewriteFn(beam.DoFn):
             sha256=written.sha256.hexdigest(),
             changes=[Changed(*change) for change in rewritten.changes],
             late_uids=[LateUID(*late) for late in rewritten.late_uids],
+            risk=rewritten.risk,
+            frozen=[Frozen(*kept) for kept in rewritten.frozen],
         )
 
 

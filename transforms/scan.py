@@ -14,23 +14,27 @@ from transforms.secrets import KeyReference
 
 
 class ScanInstances(beam.PTransform):
-    """Scan each object once, spread over all workers."""
+    """Scan each object once, spread over all workers.
 
-    def __init__(self, key: KeyReference, progress: str) -> None:
+    Args:
+      listening: whether to gather what is said of people, for text to be cleaned of it.
+    """
+
+    def __init__(self, key: KeyReference, progress: str, listening: bool) -> None:
         super().__init__()
-        self._key, self._progress = key, progress
+        self._arguments = key, progress, listening
 
     def expand(self, sources: beam.PCollection[SourceObject]) -> beam.PCollection[Planned]:
         return (
             sources
             | "Spread" >> beam.Reshuffle()
-            | "Scan" >> beam.ParDo(_ScanFn(self._key, self._progress)).with_output_types(Planned)
+            | "Scan" >> beam.ParDo(_ScanFn(*self._arguments)).with_output_types(Planned)
         )
 
 
 class _ScanFn(beam.DoFn):
-    def __init__(self, key: KeyReference, progress: str) -> None:
-        self._key, self._progress = key, Progress(progress)
+    def __init__(self, key: KeyReference, progress: str, listening: bool) -> None:
+        self._key, self._progress, self._listening = key, Progress(progress), listening
 
     def setup(self) -> None:
         self._keys = self._key.keys()
@@ -48,7 +52,7 @@ class _ScanFn(beam.DoFn):
             return Planned(*known, reason=source.reason)
         try:
             with stores.open_version(source.uri, source.version) as content:
-                scan = scan_instance(content)
+                scan = scan_instance(content, self._listening)
             sop_token = self._keys.token("sop", scan.sop_instance_uid.encode())
             return Planned(*known, study_token(scan, self._keys), sop_token, scan.encode())
         except Unsuitable as unsuitable:

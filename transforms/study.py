@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
 
+from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
-from dicomveil.study import StudyMap, build_study_map
+from dicomveil.study import Identities, StudyMap, build_study_map
 from transforms.records import Planned
 from transforms.secrets import KeyReference
 
@@ -17,9 +18,9 @@ class BuildStudyMaps(beam.PTransform):
     that nobody foresaw is set aside whole.
     """
 
-    def __init__(self, key: KeyReference) -> None:
+    def __init__(self, key: KeyReference, request: Request) -> None:
         super().__init__()
-        self._key = key
+        self._key, self._request = key, request
 
     def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[tuple[str, bytes]]:
         return (
@@ -27,7 +28,7 @@ class BuildStudyMaps(beam.PTransform):
             | "Scanned ones" >> beam.Filter(_has_study)
             | "Key by study" >> beam.WithKeys(_study_token).with_output_types(tuple[str, Planned])
             | "Group by study" >> beam.GroupByKey()
-            | "Build" >> beam.ParDo(_BuildFn(self._key)).with_output_types(tuple[str, bytes])
+            | "Build" >> beam.ParDo(_BuildFn(self._key, self._request)).with_output_types(tuple[str, bytes])
         )
 
 
@@ -40,15 +41,15 @@ def _study_token(planned: Planned) -> str:
 
 
 class _BuildFn(beam.DoFn):
-    def __init__(self, key: KeyReference) -> None:
-        self._key = key
+    def __init__(self, key: KeyReference, request: Request) -> None:
+        self._key, self._request = key, request
 
     def setup(self) -> None:
-        self._keys = self._key.keys()
+        self._identities = Identities(self._key.keys(), self._request)
 
     def process(self, study: tuple[str, Iterable[Planned]]) -> Iterator[tuple[str, bytes]]:
         token, instances = study
         try:
-            yield token, build_study_map((InstanceScan.decode(it.scan) for it in instances), self._keys).encode()
+            yield token, build_study_map((InstanceScan.decode(it.scan) for it in instances), self._identities).encode()
         except Exception:
-            yield token, StudyMap(token, "", "", (), conflict="internal").encode()
+            yield token, StudyMap(token, conflict="internal").encode()

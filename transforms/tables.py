@@ -16,6 +16,7 @@ SCHEMA_VERSION: Final = 1
 
 _TEXT = pa.string()
 _CHANGE = pa.struct([(name, _TEXT) for name in ("path", "keyword", "vr", "action", "rule")])
+_FROZEN = pa.struct([("path", _TEXT), ("keyword", _TEXT), ("original_uids", pa.int32())])
 
 
 def _schema(name: str, *columns: tuple[str, pa.DataType]) -> pa.Schema:
@@ -44,6 +45,9 @@ INSTANCES: Final = _schema(
     ("mapped", pa.int32()),
     ("late_uids", pa.int32()),
     ("changes", pa.list_(_CHANGE)),
+    ("cleaned", pa.int32()),
+    ("risk", _TEXT),
+    ("frozen", pa.list_(_FROZEN)),
 )
 STUDIES: Final = _schema(
     "studies",

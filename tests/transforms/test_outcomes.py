@@ -28,7 +28,7 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
     path.write_bytes(b"a")
     (listed,) = scan.stores.list_objects(str(path))
     monkeypatch.setattr(scan, "scan_instance", fail)
-    fn = scan._ScanFn(key, str(tmp_path))
+    fn = scan._ScanFn(key, str(tmp_path), False)
     fn.setup()
     (planned,) = fn.process(SourceObject("00", listed.uri, listed.size, listed.version))
     assert (planned.reason, planned.path) == ("internal", "KeyError")
@@ -46,7 +46,7 @@ def test_the_unforeseen_in_a_group_is_its_members(key, monkeypatch: pytest.Monke
         raise KeyError("Bodox")
 
     monkeypatch.setattr(study, "build_study_map", fail)
-    fn = study._BuildFn(key)
+    fn = study._BuildFn(key, Request())
     fn.setup()
     ((token, encoded),) = fn.process(("0a", [Planned("00", "", 0, "", study_token="0a", scan=b"no scan")]))
     assert (token, StudyMap.decode(encoded).conflict) == ("0a", "internal")
