@@ -9,26 +9,36 @@ from pathlib import Path
 
 import pydicom
 import pytest
+import yaml
 from click.testing import CliRunner
 from pydicom.data import get_testdata_file
 
 from dicomveil import Deidentifier
+from dicomveil.body import parse_request
 from dicomveil.errors import REASONS
+from dicomveil.explain import explain
 from dicomveil.keys import Keys
 from dicomveil.pseudonyms import patient_pseudonym
-from dicomveil.request import NOT_BUILT, SCHEMA, Request, parse_request
+from dicomveil.request import Request
+from dicomveil.schema import MEMBERS, PIXEL_OPTIONS, obeyed, published
 from dicomveil.uids import new_uid
 from pipelines.cli import anonymize, cli
 from transforms import tables
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-CONFIGS = sorted(ROOT.glob("configs/requests/*.yaml"))
+CONFIGS = sorted([*ROOT.glob("configs/requests/*.yaml"), *ROOT.glob("configs/requests/*.json")])
+CASES = sorted(ROOT.glob("tests/cases/orthanc/*.yaml"))
 PACKAGES = ("dicomveil", "transforms", "pipelines")
 
 
 def read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under the first second-level heading that starts so."""
+    return text.split(f"\n## {heading}")[1].split("\n## ")[0]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -46,29 +56,99 @@ def test_every_request_loads(path: Path) -> None:
     parse_request(path.read_text("utf-8"), path.name)
 
 
+def test_every_request_is_explained() -> None:
+    """docs/requests.md tells what each request that the repository offers is for."""
+    listed = re.findall(r"^\| \[(.+?)\]", section(read("docs/requests.md"), "Ready requests"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in CONFIGS)
+
+
 def test_the_basic_request_says_everything() -> None:
-    """basic.yaml names every member there is, each with its default."""
+    """basic.yaml names every member that has a default, with it."""
     text = read("configs/requests/basic.yaml")
     assert parse_request(text) == Request()
-    assert re.findall(r"^(\w+):", text, re.MULTILINE) == list(SCHEMA["properties"])
+    assert re.findall(r"^(\w+):", text, re.MULTILINE) == [
+        name for name in obeyed() if "default" in MEMBERS[name].schema
+    ]
 
 
 def test_the_published_schema_is_the_one_in_use() -> None:
     """Who checks a request with the published schema gets our answer."""
-    assert json.loads(read("docs/request.schema.json")) == SCHEMA
+    assert json.loads(read("docs/request.schema.json")) == published()
 
 
 def test_every_member_is_documented() -> None:
     """docs/requests.md tells of each member and all of its values, and of nothing that isn't built."""
-    documented = {row[0].strip("`"): row[1] for row in rows(read("docs/requests.md"))[1:]}
-    assert list(documented) == list(SCHEMA["properties"])
+    documented = {row[0].strip("`"): row[1] for row in rows(section(read("docs/requests.md"), "Members"))[1:]}
+    assert tuple(documented) == obeyed()
     for member, values in documented.items():
-        allowed = SCHEMA["properties"][member].get("enum", [True, False])
-        assert re.findall("`(.+?)`", values) == [str(value).lower() if value in (0, 1) else value for value in allowed]
-    assert not NOT_BUILT & documented.keys()
+        assert not values.startswith("`") or re.findall("`(.+?)`", values) == values_of(member), member
+        assert values.startswith("`") or not values_of(member), member
+
+
+def values_of(member: str) -> list[str]:
+    """All that a member can be, where those are few; Options without those that are refused."""
+    schema = MEMBERS[member].schema
+    if "boolean" in schema.get("type", ()):
+        return ["true", "false"]
+    refused = PIXEL_OPTIONS if member == "Options" else ()
+    return [value for value in schema.get("enum", schema.get("items", {}).get("enum", [])) if value not in refused]
+
+
+def test_every_option_is_documented() -> None:
+    """docs/requests.md says of each Option what it does."""
+    documented = [row[0].strip("`") for row in rows(section(read("docs/requests.md"), "Options and"))[1:]]
+    assert documented == values_of("Options")
+
+
+# ------------------------------------------------------------------------------------------------------------ Orthanc
+
+
+def known_tests() -> set[str]:
+    """The names of all tests, and of the cases after Orthanc's."""
+    functions = {
+        name
+        for path in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
+    }
+    return functions | {case["name"] for path in CASES for case in yaml.safe_load(path.read_text("utf-8"))}
+
+
+@pytest.mark.parametrize("name", ["What differs", "Defects that are not repeated", "Orthanc's own tests"])
+def test_what_is_said_of_orthanc_is_shown(name: str) -> None:
+    """Each difference, each defect and each of Orthanc's tests names a test of ours that there is."""
+    lines = rows(section(read("docs/orthanc.md"), name).split("### Left out")[0])[1:]
+    assert lines
+    for line in lines:
+        named = re.findall("`(.+?)`", line[-1])
+        assert named, line
+        assert set(named) <= known_tests(), set(named) - known_tests()
+
+
+def test_every_defect_has_its_line() -> None:
+    """docs/orthanc.md counts the thirteen defects, and each case that names a defect names one of them."""
+    numbers = [int(line[0]) for line in rows(section(read("docs/orthanc.md"), "Defects"))[1:]]
+    assert numbers == list(range(1, 14))
+    assert {case["defect"] for case in yaml.safe_load(read("tests/cases/orthanc/defects.yaml"))} <= set(numbers)
+
+
+def test_every_test_of_orthancs_is_accounted_for() -> None:
+    """A test of Orthanc's that a case names stands in docs/orthanc.md."""
+    listed = section(read("docs/orthanc.md"), "Orthanc's own tests")
+    for path in CASES:
+        for case in yaml.safe_load(path.read_text("utf-8")):
+            for name in re.findall(r"\btest_\w+", case.get("orthanc", "")):
+                assert name in listed or f"{name.rsplit('_', 1)[0]}_*" in listed, name
 
 
 # --------------------------------------------------------------------------------------------------- what comes out
+
+
+def test_the_conformance_statement_is_what_explain_prints() -> None:
+    """docs/conformance.md is the statement of the default request, and README claims what it claims."""
+    statement = explain(Request())
+    assert read("docs/conformance.md") == statement + "\n"
+    claimed = re.findall(r"^- (\d{6} .+)$", statement, re.MULTILINE)
+    assert claimed and all(claim in " ".join(read("README.md").split()) for claim in claimed)
 
 
 def test_every_reason_is_documented() -> None:
@@ -80,10 +160,11 @@ def test_every_reason_is_documented() -> None:
 def test_every_column_is_documented() -> None:
     """docs/audit.md lists each table's columns in their order, with their types."""
     text = read("docs/audit.md")
-    for schema in (*tables.AUDIT, *tables.RESTRICTED):
-        section = re.split(r"^##+ ", text.split(f"### `{tables.name_of(schema)}/`")[1], flags=re.MULTILINE)[0]
+    for table in (*tables.AUDIT, *tables.RESTRICTED):
+        section = re.split(r"^##+ ", text.split(f"### `{tables.name_of(table)}/`")[1], flags=re.MULTILINE)[0]
         columns = [
-            [f"`{field.name}`", "list of struct" if field.name == "changes" else str(field.type)] for field in schema
+            [f"`{field.name}`", "list of struct" if field.name in ("changes", "frozen") else str(field.type)]
+            for field in table
         ]
         assert rows(section)[1:] == columns
 
