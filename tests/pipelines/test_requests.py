@@ -153,6 +153,8 @@ def test_user_data_and_server_members_are_told(archive: Path) -> None:
     )
     summary = json.loads((out.parent / "out-audit" / "summary.json").read_bytes())
     assert summary["UserData"] == data
+    told = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    assert [member for member in summary if f"`{member}`" not in told] == []
     older, *others = summary["Warnings"]
     assert "dicomveil explain --diff 2021b" in older
     assert others == [
