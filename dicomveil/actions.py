@@ -180,9 +180,11 @@ def clean_text(vocabulary: Vocabulary, otherwise: Literal, instead: str = "") ->
 
 
 def shift_dates(otherwise: Literal) -> Act:
-    """C of dates: moved by the patient's days; one that can't be moved gets what the profile does."""
+    """C of dates: moved by the patient's days; one that can't be, or is no patient's, gets what the profile does."""
 
     def shift(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        if not walk.facts.days:
+            return otherwise[encoding.index]
         raw = walk.window.slice(element.value, element.stop)
         try:
             new = shift_values(decision.vr, raw, walk.facts.days)

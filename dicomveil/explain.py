@@ -47,8 +47,8 @@ _MANNER: Final = {
     "RetainLongitudinalFullDates": ("Dates and times stay as they are."),
     "RetainLongitudinalModifiedDates": (
         "Dates are moved by whole days, the same for all studies of a patient, 30 days to 10 years back, "
-        "derived from the key; times of day stay. A date that isn't whole, and those of devices, certificates"
-        " and vocabularies, get the Basic Profile's action."
+        "derived from the key; times of day stay. A date that isn't whole, those of devices, certificates "
+        "and vocabularies, and those of objects that are no patient's get the Basic Profile's action."
     ),
     "RetainPatientCharacteristics": (
         "Sex, age, size, weight and their like stay; what is text among them is reduced to a vocabulary."

@@ -266,3 +266,11 @@ def test_what_keeps_its_uid_isnt_told_apart(rule: dict[str, Any]) -> None:
     """Conflicts: distinct needs new SOP Instance UIDs, and says so before anything runs."""
     with pytest.raises(RequestError, match="told apart"):
         parse_request(json.dumps({"Conflicts": "distinct", "Force": True, **rule}))
+
+
+def test_a_date_that_no_patient_owns_is_not_left_where_dates_are_moved() -> None:
+    """A palette has no patient whose days could move its dates: they get the Basic Profile's action (E.3.6)."""
+    palette = instance(SOPClassUID="1.2.840.10008.5.1.4.39.1", ContentDate="20120702", InstanceCreationDate="20120702")
+    del palette.PatientID, palette.PatientName, palette.StudyInstanceUID, palette.SeriesInstanceUID
+    made = read(palette, Options=["RetainLongitudinalModifiedDates"])
+    assert "20120702" not in str(made)
