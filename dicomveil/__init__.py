@@ -4,4 +4,5 @@ This package is the engine: it knows no storage and no Beam. `transforms` carrie
 `pipelines` are its doors.
 """
 
+from dicomveil.body import parse_request as parse_request
 from dicomveil.deidentifier import Deidentifier as Deidentifier
