@@ -74,7 +74,8 @@ def _check(run: Run, verdict: plan.Verdict) -> None:
     merged = {role: count for role, count in verdict.merged.items() if role == "instance" or not _may_merge(run)}
     if merged:
         counts = ", ".join(f"{count} {_PLURALS[role]}" for role, count in sorted(merged.items()))
-        remedy = "" if "instance" in merged else " Leave the constant out, or add AllowMerge: true and Force: true."
+        or_else = "" if "instance" in merged else ", or add AllowMerge: true and Force: true"
+        remedy = f" Leave the constant out{or_else}."
         raise runs.RunRefused(f"A constant of the request would make one of {counts}; nothing was written.{remedy}")
     failed = {reason: count for reason, count in verdict.reasons.items() if REASONS[reason].outcome == "quarantined"}
     if failed and not run.request.permissive:
