@@ -7,6 +7,7 @@ it is fetched, is the caller's business.
 import base64
 import binascii
 import hmac
+import itertools
 import re
 import secrets
 from typing import Final, NoReturn
@@ -15,11 +16,23 @@ from dicomveil.errors import KeyRefused
 
 KEY_BYTES: Final = 32
 _FEW_DISTINCT_BYTES: Final = 12  # 32 random bytes hold fewer with a chance below 1e-14
+_TYPED: Final = frozenset(range(32, 127))  # 32 random bytes are all among these with a chance below 1e-13
 
 
 def _framed(parts: tuple[bytes, ...]) -> bytes:
     """Join parts so that no two different tuples give the same bytes: each after its length (8 bytes, big endian)."""
     return b"".join([len(part).to_bytes(8, "big") + part for part in parts])
+
+
+def _repeats(key: bytes) -> bool:
+    """Whether it is a shorter one, written several times: 128 bits twice are 128 bits."""
+    return (key + key).find(key, 1) < len(key)
+
+
+def _counts(key: bytes) -> bool:
+    """Whether it goes up or down by one step, as 00 01 02 does: the key of published test vectors."""
+    steps = {(after - before) % 256 for before, after in itertools.pairwise(key)}
+    return len(steps) == 1 and 0 not in steps
 
 
 class Keys:
@@ -28,7 +41,8 @@ class Keys:
     It can't be pickled, so that no pipeline graph can carry it, and its repr shows the fingerprint only.
 
     Raises:
-      KeyRefused: the key is shorter than 32 bytes or repeats so few bytes that nobody drew it at random.
+      KeyRefused: the key is shorter than 32 bytes, or plainly not drawn at random: it has few different bytes, repeats
+        a shorter one, or is a text that can be typed.
     """
 
     __slots__ = ("_purposes", "_root", "fingerprint")
@@ -36,7 +50,7 @@ class Keys:
     def __init__(self, key: bytes) -> None:
         if len(key) < KEY_BYTES:
             raise KeyRefused(f"The key is shorter than {KEY_BYTES} bytes (256 bits); make one with: dicomveil keygen")
-        if len(set(key)) < _FEW_DISTINCT_BYTES:
+        if len(set(key)) < _FEW_DISTINCT_BYTES or _repeats(key) or _TYPED.issuperset(key):
             raise KeyRefused("The key isn't random; make one with: dicomveil keygen")
         self._root = hmac.digest(b"dicomveil 1", key, "sha256")
         self._purposes: dict[str, hmac.HMAC] = {}
@@ -74,10 +88,14 @@ def parse_key(text: bytes) -> bytes:
         it is ignored.
 
     Raises:
-      KeyRefused: neither of the two, or shorter. The text is never part of the message.
+      KeyRefused: neither of the two, or shorter, or the key of the published test vectors. The text is never part of
+        the message.
     """
     word = text.strip()
-    if re.fullmatch(rb"(?:[0-9a-fA-F]{2})+", word):
+    if re.fullmatch(rb"[0-9a-fA-F]+", word):
+        # Not left to base64, which takes such a word too: a digit that was lost would make another key, unnoticed.
+        if len(word) % 2:
+            raise KeyRefused("The key has an odd number of hexadecimal digits, so one was lost; copy it anew.")
         key = binascii.unhexlify(word)
     else:
         try:
@@ -88,6 +106,8 @@ def parse_key(text: bytes) -> bytes:
             raise KeyRefused("The key is neither hexadecimal nor base64; make one with: dicomveil keygen") from None
     if len(key) < KEY_BYTES:
         raise KeyRefused(f"The key is shorter than {KEY_BYTES} bytes (256 bits); make one with: dicomveil keygen")
+    if _counts(key):
+        raise KeyRefused("The key only counts, and everybody knows it; make one with: dicomveil keygen")
     return key
 
 
