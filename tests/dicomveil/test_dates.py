@@ -12,7 +12,17 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from dicomveil.dates import UnshiftableDate, shift, shift_days, shift_values
+from dicomveil.dates import (
+    DateRule,
+    NoAnchor,
+    UnshiftableDate,
+    days_of,
+    is_date,
+    shift,
+    shift_days,
+    shift_timestamp,
+    shift_values,
+)
 from dicomveil.keys import Keys
 
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "dates.yaml").read_text(encoding="utf-8"))
@@ -115,3 +125,90 @@ def test_no_patient_or_no_range_is_a_mistake(patient: str, days: tuple[int, int]
     """An empty identity, which many would share, and a range that holds 0 days are refused."""
     with pytest.raises(ValueError, match=r"no patient|range"):
         shift_days(KEYS, patient, days)
+
+
+ANCHORED = DateRule(anchor_to="20000101")
+
+
+@given(st.text(min_size=1).filter(str.isprintable), st.integers(1, 5000), st.integers(0, 5000))
+def test_a_rule_without_an_anchor_is_its_range(identity: str, fewest: int, more: int) -> None:
+    """The key alone decides, within the request's range, and an anchor date that is known changes nothing."""
+    rule = DateRule(fewest, fewest + more)
+    days = days_of(KEYS, identity, rule)
+    assert (
+        days == shift_days(KEYS, identity, (fewest, fewest + more)) == days_of(KEYS, identity, rule, anchor="20240301")
+    )
+    assert -fewest >= days >= -fewest - more
+
+
+@given(DATES)
+def test_an_anchor_comes_to_lie_on_the_day_asked_for(anchor: datetime.date) -> None:
+    """Whatever day a patient's anchor is, moving it gives the request's day, under any key; and never 0 days."""
+    text = f"{anchor.year:04}{anchor:%m%d}"
+    if text == ANCHORED.anchor_to:
+        with pytest.raises(NoAnchor):
+            days_of(KEYS, "4711", ANCHORED, anchor=text)
+        return
+    days = days_of(KEYS, "4711", ANCHORED, anchor=text)
+    assert shift("DA", text, days) == "20000101" and days
+    assert days == days_of(Keys(bytes(range(1, 33))), "815", ANCHORED, anchor=text)
+
+
+@pytest.mark.parametrize("anchor", ["", "20000101", "2024", "20240230", "2024-03-01", "Bodox"])
+def test_without_an_anchor_nobody_guesses_one(anchor: str) -> None:
+    """An anchor that is missing, no date or already where it is to lie gives no number of days, and isn't quoted."""
+    with pytest.raises(NoAnchor) as caught:
+        days_of(KEYS, "4711", ANCHORED, anchor=anchor)
+    assert not anchor or anchor not in str(caught.value)
+
+
+@given(
+    st.integers(-50_000, 50_000).filter(bool),
+    st.sampled_from([DateRule(), ANCHORED]),
+    st.sampled_from(["", "20240301"]),
+)
+def test_the_days_of_a_crosswalk_win(days: int, rule: DateRule, anchor: str) -> None:
+    """What a site says of a patient is what is done, whatever the request's rule."""
+    assert days_of(KEYS, "4711", rule, days, anchor) == days
+
+
+def test_no_crosswalk_leaves_dates_as_they_are() -> None:
+    """0 days would be the original dates under the mark MODIFIED."""
+    with pytest.raises(ValueError, match="0 days"):
+        days_of(KEYS, "4711", DateRule(), 0)
+
+
+def test_what_a_date_of_a_request_is() -> None:
+    """Eight digits that are a day of the calendar."""
+    assert is_date("20240229") and is_date("00010101")
+    assert not any(map(is_date, ["20230229", "2024022", "202402290", "00000101", " 20240229", "", "２０２４０２２９"]))
+
+
+def test_a_range_is_narrow_below_three_years() -> None:
+    """1095 days between the fewest and the most are three years; an anchor's days aren't chosen from a range."""
+    assert DateRule(30, 1124).narrow and not DateRule(30, 1125).narrow and not DateRule().narrow
+    assert not DateRule(1, 2, "20000101").narrow
+
+
+SECONDS = st.integers(0, (1 << 48) - 1)
+
+
+@given(SECONDS, st.integers(0, 10**9 - 1), st.integers(-40_000, 40_000))
+def test_a_timestamp_of_ieee_1588_moves_by_its_seconds(seconds: int, nanoseconds: int, days: int) -> None:
+    """Frame Origin Timestamp: 86400 seconds a day, nanoseconds stay, and back again (PS3.3 C.7.6.27.1.1)."""
+    raw = seconds.to_bytes(6, "big") + nanoseconds.to_bytes(4, "big")
+    if not 0 <= seconds + 86_400 * days < 1 << 48:
+        with pytest.raises(UnshiftableDate):
+            shift_timestamp("OB", raw, days)
+        return
+    moved = shift_timestamp("OB", raw, days)
+    assert int.from_bytes(moved[:6], "big") - seconds == 86_400 * days and moved[6:] == raw[6:]
+    assert shift_timestamp("OB", moved, -days) == raw
+
+
+@pytest.mark.parametrize("raw", [b"\0", bytes(9), bytes(11), bytes(12), bytes(6) + b"\xff\xff\xff\xff"])
+def test_what_is_no_timestamp_of_ieee_1588_is_refused(raw: bytes) -> None:
+    """Other lengths, or a second's worth of nanoseconds: the unit isn't what it should be."""
+    with pytest.raises(UnshiftableDate):
+        shift_timestamp("OB", raw, -1)
+    assert shift_timestamp("OB", b"", -1) == b""
