@@ -21,14 +21,15 @@ _COLUMNS: Final = {
     "RetainLongitudinalModifiedDates": "modified_dates",
     "CleanDescriptors": "descriptors",
 }
-_REFERENCES: Final = frozenset(("COMPOSITE", "IMAGE", "WAVEFORM"))
+REFERENCES: Final = frozenset(("COMPOSITE", "IMAGE", "WAVEFORM"))
+"""The Value Types of Items that refer to an instance."""
 _VALUES: Final = frozenset(("CODE", "DATE", "DATETIME", "NUM", "PNAME", "TEXT", "TIME", "UIDREF"))
 BY_VALUE_TYPE: Final = {
     "PNAME": "dummy",
     "TEXT": "clean",
     "UIDREF": "uid",
     **dict.fromkeys(("DATE", "DATETIME", "TIME"), "date"),
-    **dict.fromkeys(_REFERENCES, "keep"),
+    **dict.fromkeys(REFERENCES, "keep"),
     **dict.fromkeys(("CODE", "CONTAINER", "NUM", "SCOORD", "SCOORD3D", "TABLE", "TCOORD"), "keep"),
 }
 _CLEANED: Final = {"TEXT": "clean", "DATE": "date", "DATETIME": "date", "TIME": "date"}
@@ -129,8 +130,8 @@ class Concepts:
 
 def _alike(row: Row, value_type: str) -> bool:
     """Whether a row's action makes sense on another Value Type than its own."""
-    if value_type in _REFERENCES:
-        return row.value_type in _REFERENCES
+    if value_type in REFERENCES:
+        return row.value_type in REFERENCES
     return value_type in _VALUES and row.value_type in _VALUES and not row.descriptors
 
 

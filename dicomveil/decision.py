@@ -82,9 +82,9 @@ PROBE: Final = Decision(0, "", "UN", "K", "")
 
 # What becomes of a private element, by tag, encoded VR and Private Creator ("" where its block has none).
 PrivateRule = Callable[[int, bytes, str], Decision | None]
-# The decisions for one Item, from what stands in it: (walk, encoding, content, limit, delimited, number); None removes
-# the Item.
-Choice = Callable[["Walk", "Encoding", int, int, bool, int], "Node | None"]
+# The decisions for one Item, from what stands in it: (walk, encoding, content, limit, delimited, number); one decision
+# alone removes the Item.
+Choice = Callable[["Walk", "Encoding", int, int, bool, int], "Node | Decision"]
 
 
 class Node(dict[int, Decision | None]):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from dicomveil.concepts import BY_VALUE_TYPE, VALUE_ATTRIBUTES, Concepts, concept, dummy_treatment
+from dicomveil.concepts import BY_VALUE_TYPE, REFERENCES, VALUE_ATTRIBUTES, Concepts, concept, dummy_treatment
 from dicomveil.errors import InvalidInstance
 from dicomveil.stream import MAX_DEPTH, Encoding, Window, inner, items, skip, tag_text
 
@@ -33,6 +33,9 @@ _SCHEME: Final = 0x00080102
 _HEAD: Final = frozenset((_RELATIONSHIP, _VALUE_TYPE, REFERENCED_CONTENT_ITEM_IDENTIFIER))
 _NAME: Final = frozenset((*_CODE_VALUES, _SCHEME))
 _CARRIES: Final = {tag: kind for kind, tags in VALUE_ATTRIBUTES.items() for tag in tags} | {0x00081199: "COMPOSITE"}
+_MEASURED: Final = 0x0040A300
+_UNITS: Final = 0x004008EA
+_NUMERIC_VALUE: Final = 0x0040A30A
 _LONGEST: Final = 4 * (MAX_DEPTH + 1)  # of a head's element, in bytes; a longer one says nothing
 
 
@@ -168,6 +171,47 @@ def _read_code(window: Window, encoding: Encoding, value: int, stop: int, end: i
     return first.get(_SCHEME, ""), next(filter(None, (first.get(tag) for tag in _CODE_VALUES)), "")
 
 
+def read_measured(
+    window: Window, encoding: Encoding, content: int, limit: int, delimited: bool
+) -> tuple[tuple[str, str], ...]:
+    """Read the numbers of a NUM item and the code of their unit, "" for none of either, and leave the window as it was.
+
+    Args: as of `read_head`.
+
+    Raises:
+      InvalidInstance: as `Encoding.elements` does.
+    """
+    state = window.buffer, window.base, window.after, window.descends
+    found: list[tuple[str, str]] = []
+    try:
+        for tag, vr, _, value, stop in encoding.elements(window, content, limit, delimited):
+            if tag == _MEASURED and (stop < 0 or vr in (b"SQ", b"UN", b"")):
+                inside = inner(encoding, vr)
+                for _, start, behind in items(window, value, stop, limit, inside, tag):
+                    end = behind if behind >= 0 else stop if stop >= 0 else limit
+                    found.extend(_read_number(window, inside, start, end, behind < 0))
+            elif stop < 0:
+                window.after = skip(window, value, limit, encoding, vr, tag)
+    finally:
+        window.buffer, window.base, window.after, window.descends = state
+    return tuple(found)
+
+
+def _read_number(
+    window: Window, encoding: Encoding, content: int, limit: int, delimited: bool
+) -> list[tuple[str, str]]:
+    """The numbers of one Item of a Measured Value Sequence, each with the unit."""
+    unit, numbers = "", [""]
+    for tag, vr, _, value, stop in encoding.elements(window, content, limit, delimited):
+        if tag == _UNITS and (stop < 0 or vr in (b"SQ", b"UN", b"")):
+            _, unit = _read_code(window, inner(encoding, vr), value, stop, limit)
+        elif stop < 0:
+            window.after = skip(window, value, limit, encoding, vr, tag)
+        elif tag == _NUMERIC_VALUE:
+            numbers = _text(window.slice(value, stop)).split("\\")
+    return [(number, unit) for number in numbers]
+
+
 ROOT: Final = (1,)
 """The identifier of the root Content Item, which is the data set (PS3.3 C.17.3.2.5)."""
 _SPECIMEN_IDENTIFIER: Final = ("DCM", "121041")
@@ -181,11 +225,20 @@ class Outline(NamedTuple):
       treatments: as `Concepts.treatment` says and the tree allows, likewise.
       references: Referenced Content Item Identifiers to write instead of others, by where the value of those starts; as
         many numbers as before.
+      unknown: where the content starts of Items that are removed only because nobody knows what they refer to.
     """
 
     heads: dict[int, Head]
     treatments: dict[int, str]
     references: dict[int, tuple[int, ...]]
+    unknown: set[int]
+
+    def refers(self) -> bool:
+        """Whether any Item that refers to an instance stays."""
+        return any(
+            self.treatments[content] != "remove" and head.value_type in REFERENCES
+            for content, head in self.heads.items()
+        )
 
 
 class _Item(NamedTuple):
@@ -205,7 +258,9 @@ class _Item(NamedTuple):
     place: int = -1
 
 
-def read_outline(window: Window, encoding: Encoding, content: int, concepts: Concepts) -> Outline:
+def read_outline(
+    window: Window, encoding: Encoding, content: int, concepts: Concepts, unknown: frozenset[int] = frozenset()
+) -> Outline:
     """Read a document's tree of Content Items from its first Item on, and decide on each.
 
     The window is left as it was. An Item stays whatever its treatment was, with a dummy, where a by-reference
@@ -218,6 +273,7 @@ def read_outline(window: Window, encoding: Encoding, content: int, concepts: Con
       content: where the content starts of the first Item in the data set's own Content Sequence. Its siblings follow
         it without a gap; what comes after them is an element.
       concepts: the request's.
+      unknown: where the content starts of Items that refer to what nobody knows: treated as if the table had X.
 
     Raises:
       InvalidInstance: as `Encoding.elements` does, and "nesting" past 512; by offset alone.
@@ -230,7 +286,7 @@ def read_outline(window: Window, encoding: Encoding, content: int, concepts: Con
         raise InvalidInstance(bad.reason, "", bad.offset) from None
     finally:
         window.buffer, window.base, window.after, window.descends = state
-    return _decided(tree, concepts)
+    return _decided(tree, concepts, unknown)
 
 
 def treatment_of(head: Head, sequence: int, concepts: Concepts) -> str:
@@ -305,18 +361,23 @@ class _Reader:
             around.pop()
 
 
-def _decided(tree: Sequence[_Item], concepts: Concepts) -> Outline:
+def _decided(tree: Sequence[_Item], concepts: Concepts, unknown: frozenset[int]) -> Outline:
     targets = _targets(tree)
-    pointed, treatments = _pointed(tree, targets), list[str]()
+    pointed, treatments, gone = _pointed(tree, targets), list[str](), set[int]()
     for number, item in enumerate(tree):
         around = treatments[item.parent] if item.parent >= 0 else ""
-        treatments.append("remove" if around == "remove" else _in_tree(item, number in pointed, concepts))
+        treatment = "remove" if around == "remove" else _in_tree(item, number in pointed, concepts)
+        if item.content in unknown and treatment != "remove" and _may_go(item, number in pointed):
+            gone.add(item.content)
+            treatment = "remove"
+        treatments.append(treatment)
     for number in _dangling(tree, targets, treatments):
         treatments[number] = "remove"
     return Outline(
         {item.content: item.head for item in tree},
         {item.content: treatment for item, treatment in zip(tree, treatments, strict=True)},
         _renumbered(tree, targets, treatments),
+        gone,
     )
 
 
@@ -351,6 +412,11 @@ def _in_tree(item: _Item, pointed: bool, concepts: Concepts) -> str:
     if treatment == "remove" and pointed and item.head.value_type in BY_VALUE_TYPE:
         return dummy_treatment(item.head.value_type)
     return treatment
+
+
+def _may_go(item: _Item, pointed: bool) -> bool:
+    """Whether nothing else in the tree needs an Item that refers to an instance."""
+    return item.head.value_type in REFERENCES and not pointed and not _needed(item.head, item.sequence)
 
 
 def _by_reference(head: Head) -> bool:

@@ -39,6 +39,7 @@ VRS: Final = frozenset(
 """The Value Representations of PS3.5 6.2."""
 
 _TABLES: Final = Path(__file__).parent / "tables"
+_REFERENCES: Final = _TABLES / "reference_types.csv"
 _BY_TYPE: Final = {  # what a compound code comes to on Type 1, 2, 3; 1C and 2C count as 1 and 2 where the value stands
     "X/Z": {"1": "D", "2": "Z", "3": "X"},
     "X/D": {"1": "D", "2": "D", "3": "X"},
@@ -121,8 +122,11 @@ class Element(NamedTuple):
     vm: str
 
 
+UID_ROLES: Final = frozenset(("study", "series", "instance", "frame-of-reference", "other", "definition"))
+
+
 class UIDAttribute(NamedTuple):
-    """What the UIDs of a UI attribute name: study, series, instance, frame-of-reference, other, or a definition."""
+    """What the UIDs of a UI attribute name: one of `UID_ROLES`."""
 
     keyword: str
     role: str
@@ -182,10 +186,12 @@ def uid_attributes() -> dict[int, UIDAttribute]:
     """Every attribute of VR UI, by tag.
 
     Raises:
-      LookupError: the dictionary holds a UI attribute whose role nobody decided: a mistake in the tables.
+      LookupError: the dictionary holds a UI attribute whose role nobody decided, or one of no such name: a mistake in
+        the tables.
     """
     roles = {tag_number(tag): UIDAttribute(keyword, role) for tag, keyword, role in lines("uid_attributes.csv")}
     undecided = [element.keyword for tag, element in dictionary().items() if element.vr == "UI" and tag not in roles]
+    undecided += [attribute.keyword for attribute in roles.values() if attribute.role not in UID_ROLES]
     if undecided:
         raise LookupError(f"UI attributes without a role: {undecided}")
     return roles
@@ -299,6 +305,47 @@ def _types(edition: str) -> tuple[list[str], ...]:
     return tuple(line for line in lines("types.csv") if line[1][-8:] in typed)
 
 
+class ReferenceTypes:
+    """The Types of sequences whose Items refer to studies, series or instances, SOP Class by SOP Class (PS3.3).
+
+    Where the IOD doesn't hold a sequence, what it is anywhere decides that could matter: in an Item of the same
+    sequence, and where the SOP Class isn't known, at any place.
+    """
+
+    def __init__(self) -> None:
+        self._iods = {uid: iod for uid, iod, _ in lines("sop_classes.csv")}
+        modules: dict[str, list[tuple[tuple[int, ...], str]]] = {}
+        self._anywhere: dict[tuple[int, ...], str] = {}
+        for module, written, kind in lines("reference_types.csv"):
+            path = tuple(int(step, 16) for step in written.split(">"))
+            modules.setdefault(module, []).append((path, kind))
+            for end in (path[-1:], path[-2:]):
+                self._anywhere[end] = _stricter(self._anywhere.get(end, kind), kind)
+        self._types: dict[tuple[str, tuple[int, ...]], str] = {}
+        for iod, module, _ in lines("iods.csv"):
+            for path, kind in modules.get(module, ()):
+                self._types[iod, path] = _stricter(self._types.get((iod, path), kind), kind)
+
+    def type(self, path: tuple[int, ...], sop_class_uid: str) -> str:
+        """The Type of the sequence at a path: 1, 1C, 2, 2C or 3."""
+        iod = self._iods.get(sop_class_uid)
+        if iod is None:
+            return self._anywhere.get(path[-1:], "3")
+        found = self._types.get((iod, path))
+        return found or (self._anywhere.get(path[-2:], "3") if len(path) > 1 else "3")
+
+
+def _stricter(one: str, other: str) -> str:
+    """Of two Types the one that asks for more: 1, 1C, 2, 2C."""
+    return min(one, other, key=lambda kind: (kind[0], len(kind)))
+
+
+@cache
+def reference_types() -> ReferenceTypes:
+    """The Types of PS3.3 2026b."""
+    return ReferenceTypes()
+
+
 class Resolution:
     """What the action codes come to on the attributes' Types, SOP Class by SOP Class (PS3.3, PS3.15 E.1.1)."""
 
@@ -377,11 +424,11 @@ def resolved(edition: str) -> Resolution:
 def digest(edition: str = NEWEST) -> str:
     """SHA-256 over the tables that an edition's decisions hang on, 16 hexadecimal digits, for fingerprints.
 
-    Another edition's rows, and the Types that only it asks for, don't change it.
+    Another edition's rows, and the Types that only it asks for, don't change it, nor do those of references.
     """
     total = hashlib.sha256()
     for table in sorted(_TABLES.glob("*.csv")):
-        if table.name != "types.csv":
+        if table.name not in ("types.csv", _REFERENCES.name):
             total.update(_named(table))
     for folder in sorted(_TABLES.iterdir()):
         if folder.name == edition:
@@ -390,6 +437,12 @@ def digest(edition: str = NEWEST) -> str:
             total.update(_named(_in_force(folder, edition)))
     total.update("\n".join(map(",".join, _types(edition))).encode())
     return total.hexdigest()[:16]
+
+
+@cache
+def reference_digest() -> str:
+    """The same of what decides on references that go, 16 hexadecimal digits."""
+    return hashlib.sha256(_named(_REFERENCES)).hexdigest()[:16]
 
 
 def _named(table: Path) -> bytes:

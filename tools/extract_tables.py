@@ -30,6 +30,7 @@ ERRATA = {  # rows that an edition prints twice: (tag, column) -> the cell that 
 
 UNTYPED = {"K", "U", "code-meaning"}  # codes that no Type changes
 IN_EVERY_CODE = {"(0008,0106)", "(0008,0107)"}  # D, and 1C in each of some 4700 code sequences: no Type changes them
+REFERENCES = ("00081155", "0020000D", "0020000E")  # what an Item refers by: to an instance, a study, a series
 FRAMES_OF_REFERENCE = "FrameOfReferenceUID"
 ROLES = {"StudyInstanceUID": "study", "SeriesInstanceUID": "series"}
 TWINS = {  # SOP Classes newer than the Types at hand, and those whose IODs they share
@@ -149,7 +150,9 @@ def dictionary(source: Path) -> None:
 def role(row: dict[str, str]) -> str:
     """What a UI attribute's value names: study, series, instance, frame-of-reference, other, or a definition."""
     keyword = row["keyword"]
-    if row["class"] != "instance":
+    if row["class"] not in ("instance", "definition"):
+        sys.exit(f"{keyword} is classed as neither instance nor definition: decide what its values name")
+    if row["class"] == "definition":
         return "definition"
     if FRAMES_OF_REFERENCE in keyword:
         return "frame-of-reference"
@@ -161,6 +164,10 @@ def uids(source: Path) -> None:
     known = {row["uid"]: row for row in registry + rows(source / "uids" / "well_known_instance_like_values.csv")}
     write("uids.csv", ("uid", "type", "name"), ((uid, row["type"], row["name"]) for uid, row in sorted(known.items())))
     attributes = rows(source / "uids" / "ui_attributes_2026d.csv")
+    decided = {row["tag"] for row in attributes}
+    for row in rows(source / "dictionary" / "data_elements_2026c.csv"):
+        if row["vr"].strip() == "UI" and row["tag"] not in decided:
+            sys.exit(f"{row['keyword']} is of VR UI and not in ui_attributes_2026d.csv: decide what it names")
     write(
         "uid_attributes.csv",
         ("tag", "keyword", "role"),
@@ -197,6 +204,7 @@ def types(source: Path) -> None:
         if kind[:1] in ("1", "2") and (path[-8:] in needed or path in sequences)
     ]
     write("types.csv", ("module", "path", "type"), lines)
+    write("reference_types.csv", ("module", "path", "type"), references(data["modules"]))
     held = ((iod, module, usage) for iod, its in sorted(data["iods"].items()) for module, usage, _ in sorted(its))
     write("iods.csv", ("iod", "module", "usage"), held)
     iods = data["sop"] | {uid: data["sop"][twin] for uid, twin in TWINS.items()}
@@ -206,6 +214,14 @@ def types(source: Path) -> None:
         ("uid", "iod", "patient"),
         ((uid, iod, "Y" if patient[iod] else "N") for uid, iod in sorted(iods.items())),
     )
+
+
+def references(modules: dict[str, dict[str, str]]) -> Iterable[tuple[str, str, str]]:
+    """The Types of sequences whose Items refer to something."""
+    for module, paths in sorted(modules.items()):
+        for path, kind in sorted(paths.items()):
+            if kind[:1] in ("1", "2") and any(f"{path}>{tag}" in paths for tag in REFERENCES):
+                yield module, path, kind
 
 
 def main() -> None:
