@@ -8,14 +8,15 @@ leaves it.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from dicomveil import charset, dummies, standard
+from dicomveil import ages, charset, dummies, standard
 from dicomveil.dates import UnshiftableDate, shift_values
 from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
 from dicomveil.errors import InvalidInstance
+from dicomveil.scan import ISSUER
 from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, Path, tag_text
 from dicomveil.values import Value, encoded
 from dicomveil.vocabulary import Vocabulary
-from dicomveil.walk import Mapping, Walk
+from dicomveil.walk import Edit, Mapping, Walk
 
 UTF_8: Final = "ISO_IR 192"
 _NUMBER_SIZES: Final = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "FD": 8}  # in bytes; swapped in big endian
@@ -115,15 +116,42 @@ def supply_patient_id(walk: Walk, decision: Decision, encoding: Encoding, parent
 
 
 def patient_name(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
-    """The pseudonym of the study's patient, also where the original is empty."""
-    name = walk.facts.name
-    return encoding.element(decision.tag, decision.vr, name.encode())
+    """The new name of the study's patient, also where the original is empty."""
+    return _text(walk, encoding, decision, walk.facts.name, element.parent)
 
 
 def nested_patient_id(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
     """The new Patient ID of the one that stands in an Item, which may be another patient's."""
     text = charset.decode(walk.window.slice(element.value, element.stop), walk.character_set(element.parent))
-    return _text(walk, encoding, decision, walk.facts.pseudonym(text), element.parent)
+    issuer = _issuer_behind(walk, encoding, element) if walk.facts.issuers else ""
+    return _text(walk, encoding, decision, walk.facts.pseudonym(text, issuer), element.parent)
+
+
+def _issuer_behind(walk: Walk, encoding: Encoding, element: Element) -> str:
+    """The Issuer of Patient ID that follows on a Patient ID; "" where another element does."""
+    header = walk.window.slice(element.stop, min(element.stop + 8, walk.window.size))
+    if len(header) < 8:
+        return ""
+    group, number, length = encoding.item.unpack(header)
+    if group << 16 | number != ISSUER:
+        return ""
+    if not encoding.implicit:
+        length = int.from_bytes(header[6:], "big" if encoding.big else "little")
+    start = element.stop + 8
+    raw = walk.window.slice(start, min(start + length, walk.window.size))
+    return charset.decode(raw, walk.character_set(element.parent))
+
+
+def number(label: str) -> Act:
+    """A keyed pseudonym of a number that orders or studies go by; an empty one stays empty."""
+
+    def pseudonym(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+        if element.value == element.stop:
+            return None
+        text = charset.decode(walk.window.slice(element.value, element.stop), walk.character_set(element.parent))
+        return encoding.element(decision.tag, decision.vr, walk.facts.number(label, text).encode())
+
+    return pseudonym
 
 
 # ----------------------------------------------------------------------------------------------------- text and dates
@@ -179,20 +207,49 @@ def clean_text(vocabulary: Vocabulary, otherwise: Literal, instead: str = "") ->
     return clean
 
 
-def shift_dates(otherwise: Literal) -> Act:
-    """C of dates: moved by the patient's days; one that can't be, or is no patient's, gets what the profile does."""
+def shift_dates(
+    otherwise: Literal, unshiftable: Decision, move: Callable[[str, bytes, int], bytes] = shift_values
+) -> Act:
+    """C of dates: moved by the patient's days.
+
+    Args:
+      otherwise: what the profile does, for dates that are no patient's.
+      unshiftable: what becomes of a date that can't be moved, with a literal; it is recorded as this.
+      move: how the value is read.
+    """
 
     def shift(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
         if not walk.facts.days:
             return otherwise[encoding.index]
         raw = walk.window.slice(element.value, element.stop)
         try:
-            new = shift_values(decision.vr, raw, walk.facts.days)
+            new = move(decision.vr, raw, walk.facts.days)
         except UnshiftableDate:
-            return otherwise[encoding.index]
+            _obey_instead(walk, unshiftable, encoding, element)
+            return None
         return None if new == raw else encoding.element(decision.tag, decision.vr, new)
 
     return shift
+
+
+def unshiftable(tag: int, keyword: str, vr: str, rule: str, needed: bool) -> Decision:
+    """What becomes of a date that can't be moved: emptied, or replaced by a dummy where a value is `needed`."""
+    literal = dummy(tag, vr) if needed else emptied(tag, vr)
+    return Decision(tag, keyword, vr, "D" if needed else "Z", f"{rule} unshiftable", literal=literal)
+
+
+def _obey_instead(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> None:
+    """Have another decision obeyed than the one that was asked, and recorded."""
+    assert decision.literal is not None
+    new = decision.literal[encoding.index]
+    walk.edits.append(Edit(element.start, element.stop, new, element.parent, decision.tag, element.vr, decision))
+
+
+def cap_age(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:
+    """Ages up to 89 years as they are, those above as one, and nothing of what is no age."""
+    olds = walk.window.slice(element.value, element.stop).decode("latin-1").split("\\")
+    news = [ages.capped(old) for old in olds]
+    return None if news == olds else encoding.element(decision.tag, decision.vr, "\\".join(news).encode("latin-1"))
 
 
 def to_utf8(walk: Walk, decision: Decision, encoding: Encoding, element: Element) -> bytes | None:

@@ -6,27 +6,35 @@ JSON is read as the YAML that it is, so that every mistake is told with its line
 
 import copy
 import dataclasses
+import datetime
 import difflib
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from dicomveil import schema, standard
+from dicomveil import ages, schema, standard
+from dicomveil.certificates import CertificateProblem, read_certificate
+from dicomveil.dates import DateRule, is_date
 from dicomveil.errors import Problem, RequestError
 from dicomveil.paths import AttributePath, parse_path
+from dicomveil.pseudonyms import FIELD, LONGEST_PATIENT_ID, NUMBERS
 from dicomveil.request import AS_WRITTEN, FIELDS, IDENTIFIERS, ROLES, Replacement, Request
 from dicomveil.tags import Attribute, NameProblem, PrivateEntry, check_creator, name_of, parse_attribute
 from dicomveil.values import ENCAPSULATED_DOCUMENT, Named, Value, ValueProblem, parse_value
 
 _MARKS: Final = (0x00120062, 0x00120064, 0x00280303)
+_METHOD: Final = 0x00120063
+_ENCRYPTED: Final = 0x04000500
 _CHARACTER_SET: Final = 0x00080005
 _SOP_CLASS: Final = 0x00080016
+_PATIENT_NAME: Final = 0x00100010
+_MODIFIED: Final = "RetainLongitudinalModifiedDates"
 _SOP_INSTANCE: Final = 0x00080018
 _PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _UTF_8: Final = "ISO_IR 192"
@@ -36,7 +44,9 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 _MERGE: Final = "tag:yaml.org,2002:merge"
 _NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _WORDS: Final = (
-    "DicomVersion", "Replace", "Remove", "Keep", "SafePrivate", "Vocabulary", "PrivateDictionary", "PrivateCreator"
+    "DicomVersion", "Replace", "Remove", "Keep", "SafePrivate", "Vocabulary", "PrivateDictionary", "PrivateCreator",
+    "PatientNameTemplate",
+    "EncryptFor", "EncryptAttributes",
 )  # fmt: skip
 """Members in which 0010 and 2008 are no numbers but text."""
 _KINDS: Final = {
@@ -65,11 +75,18 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def parse_request(text: str, name: str = "request") -> Request:
+def parse_request(
+    text: str,
+    name: str = "request",
+    read: Callable[[str], bytes] | None = None,
+    today: datetime.date | None = None,
+) -> Request:
     """Read a request body in YAML or JSON; an empty one asks for the Basic Profile.
 
     Args:
       name: of the file, for messages.
+      read: gives the content of a file that the body names, or raises OSError; None where it may name none.
+      today: what the validity of certificates is compared with; None compares with nothing.
 
     Raises:
       RequestError: with every mistake at once, each with its line.
@@ -90,7 +107,7 @@ def parse_request(text: str, name: str = "request") -> Request:
     if not isinstance(root, yaml.MappingNode):
         where = f"{name}:{root.start_mark.line + 1}"
         raise RequestError((Problem(where, "is no mapping of members to values", "write Member: value"),))
-    reading = _Reading(root, body, name)
+    reading = _Reading(root, body, name, read, today)
     request = reading.request()
     if reading.problems:
         raise RequestError(tuple(problem for _, problem in sorted(reading.problems, key=_place)))
@@ -164,8 +181,15 @@ def _place(told: tuple[int, Problem]) -> tuple[int, str]:
 class _Reading:
     """One body being read: gathers every mistake, with its line."""
 
-    def __init__(self, root: yaml.MappingNode, body: dict[str, Any], name: str) -> None:
-        self._root, self._body, self._name = root, body, name
+    def __init__(
+        self,
+        root: yaml.MappingNode,
+        body: dict[str, Any],
+        name: str,
+        read: Callable[[str], bytes] | None,
+        today: datetime.date | None,
+    ) -> None:
+        self._root, self._body, self._name, self._read, self._today = root, body, name, read, today
         self.problems: list[tuple[int, Problem]] = []
         self._private: dict[str, PrivateEntry] = {}
         self._rules: list[tuple[tuple[str, str | int], AttributePath]] = []
@@ -187,8 +211,14 @@ class _Reading:
         replace = _with_documents(tuple(self._replacements(sound.get("Replace", {}), creator, force)))
         options = self._options(sound)
         safe_private = self._safe(sound, options)
+        date_shift = self._date_shift(sound, options)
+        self._template(sound)
+        self._check_wins(sound)
+        encrypt_for = tuple(self._certificates(sound.get("EncryptFor", [])))
+        encrypt_attributes = self._encrypted(sound)
         self._check_reach()
         self._check_distinct(sound, options)
+        self._check_issuers(sound)
         if self.problems:
             return Request()
         return Request(
@@ -199,15 +229,29 @@ class _Reading:
             safe_private=safe_private,
             user_data=json.dumps(sound["UserData"]) if "UserData" in sound else "",
             body=json.dumps({member: sound[member] for member in AS_WRITTEN if member in sound}),
-            notices=tuple(self._notices(replace)),
+            notices=tuple(self._notices(replace, date_shift)),
             **{attribute: sound[member] for member, attribute in FIELDS.items() if member in sound}
             | {
                 "options": options,
                 "keep_private_tags": sound.get("KeepPrivateTags", False) in (True, None),
+                "date_shift": date_shift,
+                "pseudonyms": tuple(sorted(sound.get("Pseudonyms", []))),
                 "private_creator": creator,
+                "default_issuer": sound.get("DefaultIssuer", "").strip(),
+                "encrypt_for": encrypt_for,
+                "encrypt_attributes": encrypt_attributes,
                 "vocabulary": tuple(sorted(sound.get("Vocabulary", []))),
             },
         )
+
+    def _check_issuers(self, sound: dict[str, Any]) -> None:
+        """An issuer counts everywhere or nowhere: one modality often leaves it out, and would make another patient."""
+        issuer = sound.get("DefaultIssuer", "").strip()
+        if sound.get("PatientIdentity") == "id+issuer":
+            if not issuer:
+                self._tell(("PatientIdentity",), "needs an issuer for IDs that name none", "add DefaultIssuer: NAME")
+        elif issuer:
+            self._tell(("DefaultIssuer",), "has no effect", "add PatientIdentity: id+issuer, or leave it out")
 
     # -------------------------------------------------------------------------------------------- where and what
 
@@ -255,12 +299,17 @@ class _Reading:
                 _leave_out(sound, way)
         return sound
 
-    def _notices(self, replace: tuple[Replacement, ...]) -> Iterator[str]:
+    def _notices(self, replace: tuple[Replacement, ...], date_shift: DateRule) -> Iterator[str]:
         ours = [member for member in schema.SERVER_ONLY if member in self._body]
         if ours:
             yield f"{', '.join(ours)}: of a server, without effect here."
         if self._body.get("KeepPrivateTags", False) is None:
             yield "KeepPrivateTags: null is read as true."
+        if date_shift.narrow:
+            yield (
+                f"DateShift: the range spans {date_shift.most - date_shift.fewest} days, under 3 years: each new date "
+                "tells its original as closely as that."
+            )
         for it in replace:
             if it.path.attribute.private and not it.path.attribute.creator:
                 yield f"Replace {it.path.text()}: only where the element stands, since PrivateCreator names no creator."
@@ -354,6 +403,49 @@ class _Reading:
                 way, "leaves no SOP Instance UID to be told apart by Conflicts: distinct", "leave one of them out"
             )
 
+    def _date_shift(self, sound: dict[str, Any], options: tuple[str, ...]) -> DateRule:
+        """How dates move; the default where what is written has mistakes."""
+        asked = sound.get("DateShift", {})
+        for name in asked.keys() - {"Range", "AnchorTo"}:
+            self._tell(("DateShift", name), "is no member of DateShift", "there are Range and AnchorTo")
+        span, anchor = asked.get("Range", [DateRule.fewest, DateRule.most]), str(asked.get("AnchorTo", ""))
+        if "AnchorTo" in asked and not is_date(anchor):
+            self._tell(("DateShift", "AnchorTo"), "is no date", "write it as YYYYMMDD")
+        if None in span:
+            return DateRule()
+        if span[0] > span[1]:
+            self._tell(("DateShift", "Range"), "ends before it begins", "write the fewest days first")
+        rule = DateRule(anchor_to=anchor) if anchor else DateRule(int(span[0]), int(span[1]))
+        if rule != DateRule() and _MODIFIED not in options:
+            self._tell(("DateShift",), "has no effect", f"add {_MODIFIED} to Options")
+        return rule
+
+    def _template(self, sound: dict[str, Any]) -> None:
+        """A template of names must give a legal name, whatever Patient ID is derived."""
+        way, template = ("PatientNameTemplate",), str(sound.get("PatientNameTemplate", FIELD))
+        plain = template.replace(FIELD, "")
+        if "{" in plain or "}" in plain:
+            self._tell(way, f"has a field other than {FIELD}", f"write {FIELD} for the new Patient ID, and text")
+        if not template.strip():
+            self._tell(way, "is empty", "leave it out, or replace PatientName by null")
+        try:
+            parse_value("PN", "1", template.replace(FIELD, "X" * LONGEST_PATIENT_ID), self._resolve)
+        except ValueProblem as bad:
+            self._tell(way, bad.what, bad.remedy)
+
+    def _check_wins(self, sound: dict[str, Any]) -> None:
+        """Members that another one leaves without effect, or that would undo it."""
+        told = {NUMBERS[name][0]: "Pseudonyms" for name in sound.get("Pseudonyms", []) if name in NUMBERS}
+        if sound.get("PatientNameTemplate", FIELD) != FIELD:
+            told[_PATIENT_NAME] = "PatientNameTemplate"
+        for way, path in self._rules:
+            if not path.steps:
+                for tag, member in told.items():
+                    if path.attribute.matches(tag):
+                        self._tell(way, f"decides on what {member} is for", "leave one of them out")
+            if sound.get("CapAges") is True and way[0] == "Keep" and any(map(path.attribute.matches, ages.BIRTH_DATES)):
+                self._tell(way, "keeps a birth date, which tells ages that CapAges caps", "leave one of them out")
+
     def _form(self, attribute: Attribute) -> tuple[str, str]:
         """VR and VM of an attribute; "" for a private one that no dictionary knows."""
         if attribute.private:
@@ -391,6 +483,51 @@ class _Reading:
         if safe and "RetainSafePrivate" not in options:
             self._tell(("SafePrivate",), "has no effect", "add RetainSafePrivate to Options")
         return tuple(sorted(safe, key=Attribute.text))
+
+    def _certificates(self, entries: list[Any]) -> Iterator[str]:
+        """The certificates in PEM: of files, or given as such, as a request that was written out has them."""
+        seen: set[str] = set()
+        for at, entry in enumerate(entries):
+            if entry is None:
+                continue
+            try:
+                certificate = read_certificate(self._content(entry), self._today)
+            except CertificateProblem as bad:
+                self._tell(("EncryptFor", at), bad.what, bad.remedy)
+                continue
+            if certificate in seen:
+                self._tell(("EncryptFor", at), "is the certificate of another entry", "keep one of them")
+            seen.add(certificate)
+            yield certificate
+
+    def _content(self, entry: str) -> bytes:
+        if entry.lstrip().startswith("-----BEGIN"):
+            return entry.encode()
+        if self._read is None:
+            raise CertificateProblem("names a file, which can't be read from here", "give the certificate's PEM text")
+        try:
+            return self._read(entry)
+        except (OSError, ValueError) as failed:
+            why = getattr(failed, "strerror", None) or "it is no path"
+            raise CertificateProblem(f"can't be read: {why}", "write a path from the request's folder on") from None
+
+    def _encrypted(self, sound: dict[str, Any]) -> tuple[int, ...]:
+        """The tags of EncryptAttributes."""
+        tags = []
+        for at, text in enumerate(sound.get("EncryptAttributes", [])):
+            path = self._path(("EncryptAttributes", at), text) if text is not None else None
+            if path is None:
+                continue
+            for problem in _not_encrypted(path):
+                self._tell(("EncryptAttributes", at), *problem)
+            tags.append(path.attribute.tag)
+        if sound.get("EncryptAttributes") and not sound.get("EncryptFor"):
+            self._tell(("EncryptAttributes",), "has no effect", "add EncryptFor: [certificate.pem]")
+        if sound.get("EncryptFor"):
+            for way, path in self._rules:
+                if not path.steps and path.attribute.matches(_ENCRYPTED):
+                    self._tell(way, "is written by EncryptFor", "leave it out")
+        return tuple(sorted(set(tags)))
 
     def _options(self, sound: dict[str, Any]) -> tuple[str, ...]:
         asked, edition = self._body.get("Options", []), sound.get("DicomVersion", standard.NEWEST)
@@ -491,6 +628,19 @@ def _forbidden(path: AttributePath, member: str, force: bool) -> Iterator[tuple[
         yield "is what the rest can't be read without", "leave it out"
 
 
+def _not_encrypted(path: AttributePath) -> Iterator[tuple[str, str]]:
+    """What can't be sealed and put back as one attribute of the top level."""
+    attribute = path.attribute
+    if path.steps or path.anywhere:
+        yield "is a path, and what is restored stands at the top level", "name the sequence at the top"
+    elif not attribute.exact or attribute.private:
+        yield "is a mask or a private element", "name attributes of PS3.6, one each"
+    elif attribute.tag in (*_MARKS, _METHOD, _CHARACTER_SET, _ENCRYPTED):
+        yield "says what was done or how to read the rest", "leave it out"
+    elif attribute.tag in (*_PIXELS, ENCAPSULATED_DOCUMENT):
+        yield "is too large to be encrypted", "leave it out"
+
+
 def _unreplaceable(path: AttributePath) -> Iterator[tuple[str, str]]:
     attribute = path.attribute
     if not attribute.exact and not attribute.creator:
@@ -541,4 +691,10 @@ def _wrong(error: ValidationError) -> tuple[str, str]:
         return "has a value of the wrong type", f"write {' or '.join(_KINDS[kind] for kind in kinds)}"
     if error.validator == "uniqueItems":
         return "names one twice", "keep one of them"
+    if error.validator == "maxProperties":
+        return "holds more than one member", "choose Range or AnchorTo"
+    if error.validator in ("minimum", "maximum"):
+        return "is out of range", f"write {allowed} or {'more' if error.validator == 'minimum' else 'less'}"
+    if error.absolute_path[0] == "DateShift":
+        return "has the wrong number of values", "write the fewest and the most days, as [30, 3650]"
     return "has the wrong number of values", 'write ["LO", "Keyword", "1", "Private Creator"]'

@@ -56,9 +56,11 @@ def broken(request: Request) -> dict[str, Breach]:
 
     What is retained under an Option is part of its claim as much as what is removed (E.1.1 item 1).
     """
+    found: dict[str, Breach] = {}
+    if request.external_references == "remove" and "RetainUIDs" in request.options:
+        found["RetainUIDs"] = Breach("ExternalReferences", "(0008,1155) Referenced SOP Instance UID U")
     changed = [(f"Remove {path.text()}", path.attribute) for path in request.remove]
     changed += [(f"Replace {it.path.text()}", it.path.attribute) for it in request.replace]
-    found: dict[str, Breach] = {}
     for line, attribute in changed:
         if attribute.private and "RetainSafePrivate" in request.options:
             found.setdefault("RetainSafePrivate", Breach(line, "(gggg,eeee) Private attributes"))

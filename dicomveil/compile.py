@@ -14,16 +14,19 @@ from typing import Final
 
 import pydicom
 
-from dicomveil import actions, claims, marks, options, standard
+from dicomveil import actions, ages, claims, marks, options, standard
 from dicomveil.content import CONTENT, Contents
-from dicomveil.decision import ENTER, NOTHING, Act, Choice, Decision, Literal, Node
+from dicomveil.dates import shift_timestamp, shift_values
+from dicomveil.decision import ENTER, NOTHING, REMOVED_ITEM, Act, Choice, Decision, Literal, Node
 from dicomveil.paths import EVERY
 from dicomveil.private import PrivateRules
+from dicomveil.pseudonyms import NUMBERS
+from dicomveil.references import EVIDENCE, Ahead
 from dicomveil.request import ROLES, Replacement, Request
 from dicomveil.rules import Place, Rules
-from dicomveil.stream import Encoding
+from dicomveil.stream import Encoding, Window
 from dicomveil.vocabulary import Vocabulary
-from dicomveil.walk import Edit, Walk
+from dicomveil.walk import Edit, Going, Walk
 
 RECIPE: Final = 2
 """The number of the output's recipe: changes whenever yesterday's input would give other bytes today."""
@@ -38,11 +41,15 @@ ENCAPSULATED_DOCUMENT: Final = 0x00420011
 MIME_TYPE: Final = 0x00420012
 DOCUMENT_LENGTH: Final = 0x00420015
 UNFORMATTED_TEXT: Final = 0x00700006
+ENCRYPTED_ATTRIBUTES: Final = 0x04000500
 TIMEZONE: Final = 0x00080201
+FRAME_ORIGIN_TIMESTAMP: Final = 0x00340007
 _OF_STUDY: Final = (0x00081110, 0x30060012)
 """Sequences in which a SOP Instance UID names a study: Referenced Study and RT Referenced Study Sequence."""
 _TEXT: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "PN"))
 _TEMPORAL: Final = frozenset(("DA", "DT", "TM"))
+_MOVES: Final = {TIMEZONE: shift_values, FRAME_ORIGIN_TIMESTAMP: shift_timestamp}
+"""How attributes of other VRs are moved that Table E.1-1 counts among the dates, as far as their unit is known."""
 _CLEANABLE: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE"))
 _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
     "X": actions.removed,
@@ -50,6 +57,14 @@ _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
     "D": actions.dummy,
 }
 _UNKNOWN_SOP_CLASS: Final = {"X/Z": "Z", "X/D": "D", "Z/D": "D", "X/Z/D": "D", "X/Z/U*": "U*", "P": "D"}
+_EXTERNAL: Final = "ExternalReferences"
+_NEEDED: Final = "ExternalReferences, Type 1"
+_EXTERNAL_ITEM: Final = replace(REMOVED_ITEM, rule=_EXTERNAL)
+"""An Item that refers to what nobody knows."""
+ENCRYPT_FOR: Final = "EncryptFor"
+"""The rule that seals originals."""
+_PENDING: Final[Literal] = (b"pending", b"pending", b"pending")
+"""What keeps the place of sealed originals until the walk has met them all."""
 REMOVED_GROUPS: Final = frozenset((0x0000, 0x0002, 0x0004))
 
 # Looked at when the walk is done: how Pixel Data is laid out and what it may show, and an encapsulated document's type
@@ -74,6 +89,7 @@ class DecisionTable:
       codes: the action code of each attribute that a table names, Options applied, and what says so.
       basics: the same without Options.
       rules: the request's own lines.
+      drops: whether Items go that refer to what nobody knows.
       claims: the Options whose codes the output bears, "" for the profile; none where it follows site rules.
     """
 
@@ -85,10 +101,12 @@ class DecisionTable:
         self.codes = _codes(request)
         self.basics = _codes(replace(request, options=())) if request.options else self.codes
         self._resolved = standard.resolved(self._edition)
+        self.drops = request.external_references == "remove"
         self.rules = Rules.of(request)
         self._vocabulary = Vocabulary(request.vocabulary) if request.cleans_text else None
         self._contents = Contents(request, self._vocabulary) if "CleanStructuredContent" in self._options else None
         self._private = {utf8: PrivateRules(request, self._vocabulary, self._dates(), utf8) for utf8 in (False, True)}
+        self._numbers = {tag: label for name, (tag, label) in NUMBERS.items() if name in request.pseudonyms}
         self._by_role = bool(request.kept_roles - {"patient"} or request.given.keys() - {"patient"})
         self._marks = {mark.tag: mark for mark in self._base_marks()}
         self._nodes: dict[Place | tuple[str, bool], Node] = {}
@@ -107,6 +125,25 @@ class DecisionTable:
     def decision(self, tag: int) -> Decision | None:
         """The decision on a top-level attribute of any SOP Class; None where it is simply kept."""
         return self._decide(Place("", (), self.rules), tag)[0]
+
+    def read_references(self, walk: Walk, begin: int, encoding: Encoding, window: Window, sop_class_uid: str) -> None:
+        """Have a walk drop the Items that refer to what nobody knows, as far as their sequences' Types allow.
+
+        Args:
+          begin: where the data set starts, in both windows.
+          window: another one of the walk's source.
+
+        Raises:
+          InvalidInstance: as the walk does.
+        """
+        ahead = Ahead(window, begin, encoding, self.node(sop_class_uid, walk.utf8), walk.facts.external)
+        removed: frozenset[int] = frozenset()
+        if self._contents is not None and ahead.document is not None:
+            needed = standard.reference_types().type((EVIDENCE,), sop_class_uid) == "1"
+            removed = self._contents.read_ahead(walk, *ahead.document, ahead.unknown, needed)
+        found = ahead.settle(sop_class_uid, removed)
+        left = {value: _emptied(tag, action) for value, (tag, action) in found.left.items()}
+        walk.going = Going(found.gone, found.needed, left)
 
     # ------------------------------------------------------------------------------------------------------- places
 
@@ -136,6 +173,7 @@ class DecisionTable:
             frozen=place.frozen or (bool(rules) and rules.verdict(tag, creator) == "keep"),
             of_study=self._by_role and tag in _OF_STUDY,
             treatment="",
+            external=(),
         )
         if not rules:
             return self._of_items(below, tag, {})
@@ -146,15 +184,25 @@ class DecisionTable:
     def _of_items(self, place: Place, tag: int, numbered: dict[int, Place]) -> Node:
         """The node for a sequence's Items, which picks one for each where they aren't all alike."""
         content = self._contents is not None and tag in CONTENT and not place.frozen
-        if not content and not numbered:
+        drops = self.drops and not place.frozen
+        if not content and not numbered and not drops:
             return self._at(place)
 
-        def choose(walk: Walk, encoding: Encoding, start: int, limit: int, delimited: bool, number: int) -> Node | None:
+        def choose(
+            walk: Walk, encoding: Encoding, start: int, limit: int, delimited: bool, number: int
+        ) -> Node | Decision:
             item = numbered.get(number, place)
+            if drops and walk.going:
+                if start in walk.going.items:
+                    return _EXTERNAL_ITEM
+                if start in walk.going.needed:
+                    item = replace(item, external=walk.going.needed[start])
             if not content or self._contents is None:
                 return self._at(item)
             treatment = self._contents.treatment(walk, encoding, start, limit, delimited, tag)
-            return None if treatment == "remove" else self._at(item.treated(treatment))
+            if treatment in ("remove", "unknown"):
+                return REMOVED_ITEM if treatment == "remove" else _EXTERNAL_ITEM
+            return self._at(item.treated(treatment))
 
         return self._made(place, choose)
 
@@ -201,6 +249,8 @@ class DecisionTable:
         else:
             code, rule = self.codes.get(tag, ("K", ""))
             decision = self._by_table(place, tag, element.keyword, vr, code, rule)
+        if decision is None and self.request.cap_ages:
+            decision = _capped(tag, element.keyword, vr)
         return (_in_utf8(decision, tag, element.keyword, vr) if place.utf8 else decision), True
 
     def _kept(self, place: Place, tag: int, keyword: str, vr: str) -> Decision | None:
@@ -224,6 +274,8 @@ class DecisionTable:
         make = partial(Decision, tag, keyword, vr)
         if place.treatment and self._contents is not None and self._contents.holds_value(tag):
             return self._contents.decision(place, tag, keyword, vr)
+        if tag in self._numbers and code != "K":
+            return make("D", "Pseudonyms", act=actions.number(self._numbers[tag]))
         special = self._special(tag, code, top=not place.path)
         if special:
             return make(special[0], rule, act=special[1])
@@ -235,6 +287,7 @@ class DecisionTable:
         if action == "D" and vr == "UI":
             action = "U"  # a constant would make one of many; a mapped UID is a dummy too
         if action == "U" and vr != "SQ":
+            rule = _NEEDED if tag in place.external else rule
             return make("U", rule, act=self._mapping(place, tag))
         if action in _CONSTANTS:
             return make(action, rule, literal=_CONSTANTS[action](tag, vr))
@@ -249,10 +302,10 @@ class DecisionTable:
         make = partial(Decision, tag, keyword, vr, "C", rule)
         if code == options.TEXT and vr in _CLEANABLE and self._vocabulary is not None:
             return make(act=actions.clean_text(self._vocabulary, otherwise, actions.UTF_8 if place.utf8 else ""))
-        if code == options.DATES and vr in _TEMPORAL:
-            return make(act=actions.shift_dates(otherwise))  # of a time: what is none doesn't stay
-        if code == options.DATES and tag == TIMEZONE:
-            return None
+        if code == options.DATES and (vr in _TEMPORAL or tag in _MOVES):
+            needed = basic == "D" or self._resolved.type((*place.path, tag), place.sop_class_uid).startswith("1")
+            stranded = actions.unshiftable(tag, keyword, vr, rule, needed)
+            return make(act=actions.shift_dates(otherwise, stranded, _MOVES.get(tag, shift_values)))
         return Decision(tag, keyword, vr, basic, rule, literal=otherwise)
 
     def _basic(self, tag: int) -> str:
@@ -355,6 +408,9 @@ class DecisionTable:
         tag = marks.DEIDENTIFICATION_METHOD
         supply = actions.supply_literal(actions.constant(tag, "LO", text))
         yield Decision(tag, "DeidentificationMethod", "LO", "D", "mark", act=actions.add_value(text), supply=supply)
+        if self.request.encrypt_for:
+            tag, supply = ENCRYPTED_ATTRIBUTES, actions.supply_literal(_PENDING)
+            yield Decision(tag, _keyword(tag), "SQ", "D", ENCRYPT_FOR, literal=_PENDING, supply=supply)
         if self.claims:
             tag = marks.DEIDENTIFICATION_METHOD_CODE_SEQUENCE
             items = actions.encoded_items(marks.code_items(self.claims))
@@ -398,10 +454,24 @@ def _tells(place: Place, tag: int) -> bool:
     return not place.path and (overlay or tag in _TELLS)
 
 
+def _emptied(tag: int, action: str) -> Decision:
+    """What becomes of a sequence of which no Item is left."""
+    return Decision(tag, _keyword(tag), "SQ", action, _EXTERNAL, literal=_CONSTANTS[action](tag, "SQ"))
+
+
 def _replacing(tag: int, rule: Replacement, utf8: bool) -> Decision:
     """What the request writes in an attribute's place, and where it is missing."""
     literal, act, supply = actions.replaced(tag, rule.value, actions.UTF_8 if utf8 else "")
     return Decision(tag, _keyword(tag), rule.vr, "D", "Replace", literal=literal, act=act, supply=supply, over=True)
+
+
+def _capped(tag: int, keyword: str, vr: str) -> Decision | None:
+    """What doesn't stay as it is where ages over 89 don't: ages, and birth dates, which tell them."""
+    if vr == "AS":
+        return Decision(tag, keyword, vr, "C", "CapAges", act=actions.cap_age)
+    if tag in ages.BIRTH_DATES:
+        return Decision(tag, keyword, vr, "Z", "CapAges", literal=actions.emptied(tag, vr))
+    return None
 
 
 def _remembered(tag: int, keyword: str, utf8: bool) -> Decision:
@@ -424,6 +494,8 @@ def _in_utf8(decision: Decision | None, tag: int, keyword: str, vr: str) -> Deci
 
 def _fingerprint(request: Request) -> str:
     told = f"recipe {RECIPE} request {request.fingerprint} tables {standard.digest(request.dicom_version)}"
+    if request.external_references == "remove":
+        told += f" references {standard.reference_digest()}"
     if request.keeps_private:
         told += f" private {pydicom.__version__}"  # whose dictionaries tell private elements' VRs
     digest = hashlib.sha256(told.encode())

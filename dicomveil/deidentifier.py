@@ -1,14 +1,23 @@
 """The engine without Beam: one instance in memory, de-identified."""
 
+from typing import Final
+
 from dicomveil.compile import compile_request
-from dicomveil.errors import Unsuitable
+from dicomveil.errors import Problem, RequestError, Unsuitable
+from dicomveil.identities import Identities
 from dicomveil.keys import Keys, parse_key
 from dicomveil.part10 import Instance, open_instance
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter, Rewritten
 from dicomveil.scan import InstanceScan, identify, scan_opened
 from dicomveil.stream import BytesSource
-from dicomveil.study import Identities, lone_study_map
+from dicomveil.study import lone_study_map
+
+_NEEDS_A_RUN: Final = Problem(
+    "ExternalReferences",
+    "needs to know which instances there are, which one alone can't tell",
+    "use dicomveil anonymize",
+)
 
 
 class Deidentifier:
@@ -25,11 +34,14 @@ class Deidentifier:
 
     Raises:
       KeyRefused: the key is too short, weak or unreadable.
+      RequestError: what the request asks for hangs on instances that nobody has at hand here.
     """
 
     def __init__(self, request: Request | None = None, *, key: bytes | str) -> None:
         self._keys = Keys(parse_key(key.encode()) if isinstance(key, str) else key)
         self._request = request or Request()
+        if self._request.external_references == "remove":
+            raise RequestError((_NEEDS_A_RUN,))
         self._identities = Identities(self._keys, self._request)
         self._rewriter = Rewriter(compile_request(self._request), self._keys)
 

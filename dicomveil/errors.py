@@ -91,7 +91,21 @@ REASONS: Final[dict[str, Reason]] = {
         "Inputs of different content share one SOP Instance UID.",
         "Tell which is right, or ask for Conflicts: distinct.",
     ),
-    "patient-conflict": Reason(_Q, "One study holds several Patient IDs.", "Correct the study's Patient ID."),
+    "patient-conflict": Reason(
+        _Q,
+        "One study holds several Patient IDs, or another than an earlier run has seen in it.",
+        "Correct the study's Patient ID, or ask for PatientConflicts: split.",
+    ),
+    "series-conflict": Reason(_Q, "One series stands in several studies.", "Correct its Study Instance UID."),
+    "no-anchor": Reason(
+        _Q, "Dates are moved by an anchor date, and there is none for this patient.", "Give it in --crosswalk-in."
+    ),
+    "envelope-size": Reason(
+        _Q, "More originals to encrypt than are held in memory.", "Name fewer in EncryptAttributes."
+    ),
+    "unlisted": Reason(
+        _Q, "A patient or UID that --crosswalk-in doesn't give.", "Add it, or ask for Unlisted: derive."
+    ),
     # --- what can't be protected -----------------------------------------------------------------------------------
     "private-sop-class": Reason(
         _Q,

@@ -7,13 +7,17 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from dicomveil import claims, dummies, marks, options, schema, standard
-from dicomveil.compile import RECIPE, REMOVED_GROUPS, DecisionTable, compile_request
+from dicomveil.certificates import fingerprint
+from dicomveil.compile import ENCRYPT_FOR, RECIPE, REMOVED_GROUPS, DecisionTable, compile_request
 from dicomveil.content import CONTENT
 from dicomveil.decision import Decision
 from dicomveil.documents import DOCUMENT
+from dicomveil.pseudonyms import FIELD
 from dicomveil.request import Request
 from dicomveil.stream import tag_text
+from dicomveil.tags import name_of
 
+_PEM: Final = "-----BEGIN CERTIFICATE-----"
 _TOLD: Final = {
     "X": "removed",
     "Z": "emptied",
@@ -46,9 +50,10 @@ _MANNER: Final = {
     ),
     "RetainLongitudinalFullDates": ("Dates and times stay as they are."),
     "RetainLongitudinalModifiedDates": (
-        "Dates are moved by whole days, the same for all studies of a patient, 30 days to 10 years back, "
-        "derived from the key; times of day stay. A date that isn't whole, those of devices, certificates "
-        "and vocabularies, and those of objects that are no patient's get the Basic Profile's action."
+        "Dates are moved by whole days, the same for all studies of a patient; times of day stay. A date that can't be "
+        "moved, such as one that isn't whole, is emptied, or replaced by a dummy where the IOD demands a value. Dates "
+        "of devices, certificates and vocabularies, and those of objects that are no patient's get the Basic Profile's "
+        "action."
     ),
     "RetainPatientCharacteristics": (
         "Sex, age, size, weight and their like stay; what is text among them is reduced to a vocabulary."
@@ -66,6 +71,13 @@ _MANNER: Final = {
     "RetainInstitutionIdentity": ("Name, address and department of institutions stay."),
 }
 _DUMMY_VRS: Final = ("AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UR", "UT")
+
+
+_OF_MEMBERS: Final = {
+    "Pseudonyms": {"D": "replaced by a keyed pseudonym; empty stays empty"},
+    "CapAges": {"C": "kept up to 89 years; above that 090Y", "Z": "emptied"},
+}
+"""What a member of the request does, by the action that it takes."""
 
 
 class Told(NamedTuple):
@@ -112,10 +124,16 @@ def _becomes(table: DecisionTable, tag: int, decision: Decision | None) -> tuple
         return words + (", with all that stands in it" if decision.frozen else ""), decision.rule
     if decision.rule == "mark":
         return "written as a mark", "mark"
+    if decision.rule == ENCRYPT_FOR:
+        return "removed, and originals are encrypted in its place", ENCRYPT_FOR
     if (tag in CONTENT and code == options.STRUCTURED) or code in (options.DATES, options.GRAPHICS):
         return (_CLEANED[code] if decision.action in ("C", "K") else _TOLD[decision.action]), rule
     if code == options.TEXT:
         return _text(table, tag, decision), rule
+    if decision.rule in _OF_MEMBERS:
+        return _OF_MEMBERS[decision.rule][decision.action], decision.rule
+    if decision.keyword == "PatientName" and table.request.patient_name_template != FIELD:
+        return "replaced by the request's template", decision.rule
     if decision.keyword in ("PatientName", "PatientID"):
         return "replaced by the patient's pseudonym", decision.rule
     if decision.keyword == "CodeMeaning":
@@ -162,7 +180,9 @@ def difference(first: Request, second: Request, names: tuple[str, str]) -> str:
 
 def _said(value: object) -> str:
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        return ", ".join(fingerprint(it) if str(it).startswith(_PEM) else str(it) for it in value) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_said(it)}" for name, it in value.items()) or "none"
     return str(value).lower() if isinstance(value, bool) else f"{value}" if value else "none"
 
 
@@ -202,8 +222,16 @@ def _manners(table: DecisionTable, request: Request) -> Iterator[str]:
         yield "## How the Options are carried out"
         yield ""
         for option in request.options:
-            yield f"- {option}: {_MANNER[option]}"
+            yield f"- {option}: {_MANNER[option]}" + (f" {_days(request)}" if option == options.MODIFIED else "")
         yield ""
+
+
+def _days(request: Request) -> str:
+    """How the days are found by which dates move (PS3.15 E.3.6: the manner of modification is described)."""
+    rule = request.date_shift
+    if rule.anchor_to:
+        return f"The days are those by which a patient's anchor date comes to lie on {rule.anchor_to}."
+    return f"The days are derived from the key, {rule.fewest} to {rule.most} back."
 
 
 def _integrity(table: DecisionTable, request: Request) -> Iterator[str]:
@@ -213,6 +241,8 @@ def _integrity(table: DecisionTable, request: Request) -> Iterator[str]:
     yield "scope. Under the same key the same original gives the same new value in every attribute, instance, study and"
     yield "run, for ever; under another key, or none, results can't be linked. UIDs that PS3.6 registers stay."
     yield "References lead to the same instances as before, also out of the study."
+    if request.pseudonyms:
+        yield f"So are those of {' and '.join(request.pseudonyms)}."
     for manner, roles in (("stay as they are", request.kept_roles), ("become the request's value", request.given)):
         if roles:
             yield f"Identifiers that {manner}, in references too: {', '.join(sorted(roles))}."
@@ -222,7 +252,7 @@ def _integrity(table: DecisionTable, request: Request) -> Iterator[str]:
     yield "Patient Identity Removed (0012,0062) YES, De-identification Method (0012,0063) and its Code Sequence"
     yield "(0012,0064) beside what earlier steps have written, Longitudinal Temporal Information Modified (0028,0303),"
     yield "and the study's Patient ID where an instance lacks it. File Meta Information and preamble are new."
-    yield "Nothing is encrypted: there is no Encrypted Attributes Sequence."
+    yield from _encryption(request)
     yield ""
     yield "## Dummies"
     yield ""
@@ -233,6 +263,27 @@ def _integrity(table: DecisionTable, request: Request) -> Iterator[str]:
     yield "- numbers and bytes: 0. A UI is mapped instead. A sequence gets one Item that its IODs allow."
     yield "- Reason for the Attribute Modification (0400,0565): COERCE, one of its Defined Terms"
     yield ""
+
+
+def _encryption(request: Request) -> Iterator[str]:
+    """PS3.15 E.1.3: which attributes are encrypted, in which transfer syntax, and how keys are chosen."""
+    if not request.encrypt_for:
+        yield "Nothing is encrypted: there is no Encrypted Attributes Sequence."
+        return
+    if request.encrypt_attributes:
+        what = ", ".join(name_of(tag) for tag in request.encrypt_attributes) + ", where they are changed"
+    else:
+        what = "every attribute of the top level that is changed or removed, but bulk, sequences and private elements"
+    yield ""
+    yield "## What is encrypted"
+    yield ""
+    yield f"The originals of {what}, in one Item of Encrypted Attributes Sequence (0400,0500): Modified Attributes"
+    yield "Sequence (0400,0550) with the Specific Character Set, in Explicit VR Little Endian (1.2.840.10008.1.2.1), as"
+    yield "CMS EnvelopedData with AES-256 in CBC mode. A content key is drawn at random for each instance and sealed by"
+    yield "RSA (PKCS1-v1_5) for each certificate of the request, by SHA-256:"
+    yield ""
+    for certificate in request.encrypt_for:
+        yield f"- {fingerprint(certificate)}"
 
 
 def _restrictions(table: DecisionTable, request: Request) -> Iterator[str]:

@@ -59,7 +59,7 @@ class PrivateRules:
         rules = place.rules
         if not (place.frozen or rules.private or self._safe or self._request.keep_private_tags):
             return None
-        return partial(self._decide, place)
+        return partial(self._capped if self._request.cap_ages else self._decide, place)
 
     def supplies(self, place: Place) -> list[Decision]:
         """What a place must hold of private elements that the request writes, one decision a group."""
@@ -90,6 +90,16 @@ class PrivateRules:
             return self._safely(tag, said)  # text or a UID, also where it is written as bytes or a code
         return self._all(tag, vr, meant) if self._request.keep_private_tags else REMOVED
 
+    def _capped(self, place: Place, tag: int, vr: bytes, creator: str) -> Decision | None:
+        """The same where ages over 89 don't stay."""
+        decision = self._decide(place, tag, vr, creator)
+        if decision is not None or not tag & 0xFF00:
+            return decision
+        known = self._known.get((tag >> 16, creator, tag & 0xFF), "")
+        if vr != b"AS" and not (vr in (b"", b"UN") and known == "AS"):
+            return None
+        return Decision(tag, "", "AS", "C", "CapAges", act=actions.cap_age)
+
     def _kept(self, tag: int, meant: str, inside_frozen: bool) -> Decision | None:
         """Kept by its name, or with all that is around it."""
         if meant == "SQ":
@@ -117,7 +127,8 @@ class PrivateRules:
         if meant == "UI":
             return make("U", "E.3.10-1", act=actions.map_uid)
         if meant in _TEMPORAL and self._dates == "C":
-            return make("C", "E.3.10-1", act=actions.shift_dates(NOTHING))
+            stranded = actions.unshiftable(tag, "", meant, "E.3.10-1", needed=False)
+            return make("C", "E.3.10-1", act=actions.shift_dates(NOTHING, stranded))
         if meant in _TEXT - {"PN"} and self._vocabulary is not None:
             return make("C", "E.3.10-1", act=actions.clean_text(self._vocabulary, NOTHING, self._target()))
         if meant in _SAID_SAFE or (meant in _TEMPORAL and self._dates == "K"):

@@ -12,7 +12,9 @@ from functools import cached_property
 from typing import Any, Final
 
 from dicomveil import schema, standard
+from dicomveil.dates import DateRule
 from dicomveil.paths import AttributePath
+from dicomveil.pseudonyms import FIELD
 from dicomveil.tags import Attribute, PrivateEntry
 from dicomveil.values import Value
 
@@ -46,6 +48,12 @@ class Request:
       options: of PS3.15 E.3, in the Standard's order.
       replace, remove, keep: what is asked of single attributes, as written there.
       safe_private: what the site knows to be safe, with the VR that its dictionary gives; "" for none.
+      date_shift: by how many days dates move under Retain Longitudinal Temporal Information, Modified Dates.
+      cap_ages: whether ages over 89 become one.
+      pseudonyms: the attributes that become keyed pseudonyms, of `pseudonyms.NUMBERS`, sorted.
+      patient_name_template: the new Patient's Name, `pseudonyms.FIELD` in it for the new Patient ID.
+      encrypt_for: certificates in PEM, one each.
+      encrypt_attributes: tags at the top level; empty for every one that is changed but bulk and sequences.
       user_data: JSON text, or "".
       body: the members that were written, as they were understood.
       notices: what the user should hear of how the body was read.
@@ -67,9 +75,20 @@ class Request:
     map_uids_in_kept: bool = False
     private_sop_class: str = "quarantine"
     conflicts: str = "quarantine"
+    patient_identity: str = "id"
+    default_issuer: str = ""
+    patient_conflicts: str = "quarantine"
+    unlisted: str = "derive"
+    external_references: str = "map"
     allow_merge: bool = False
     burned_in: str = "quarantine"
     bitstream_comments: str = "blank"
+    date_shift: DateRule = field(default_factory=DateRule)
+    cap_ages: bool = False
+    pseudonyms: tuple[str, ...] = ()
+    patient_name_template: str = FIELD
+    encrypt_for: tuple[str, ...] = ()
+    encrypt_attributes: tuple[int, ...] = ()
     permissive: bool = True
     user_data: str = field(default="", compare=False)
     body: str = field(default="{}", compare=False)
@@ -80,13 +99,16 @@ class Request:
         written = json.loads(self.body)
         told = {name: written.get(name, schema.MEMBERS[name].schema["default"]) for name in AS_WRITTEN}
         told |= {name: getattr(self, attribute) for name, attribute in FIELDS.items()}
-        told |= {name: list(told[name]) for name in ("Options", "Vocabulary")}
+        told |= {name: list(told[name]) for name in ("Options", "Vocabulary", "Pseudonyms", "EncryptFor")}
+        told["DateShift"] = self.date_shift.member()
         return {name: told[name] for name in schema.MEMBERS if name in told}
 
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits: equal for two bodies that ask for the same, however they are written."""
         plain = {it.name: getattr(self, it.name) for it in fields(self) if it.name not in _NOT_OUTPUT}
+        usual = Request()
+        plain = {name: it for name, it in plain.items() if name not in _LATER or it != getattr(usual, name)}
         plain |= {name: sorted(path.text() for path in plain[name]) for name in ("remove", "keep", "safe_private")}
         plain["replace"] = sorted((it.path.text(), it.vr, _canonical(it.value)) for it in self.replace)
         plain["private_dictionary"] = sorted((it.attribute.text(), it.vr) for it in self.private_dictionary)
@@ -152,7 +174,12 @@ def _canonical(value: Value) -> str:
 
 
 _NOT_OUTPUT: Final = ("body", "notices", "user_data", "permissive")
-AS_WRITTEN: Final = ("Replace", "Remove", "Keep", "PrivateDictionary", "SafePrivate")
+_LATER: Final = (
+    "patient_identity", "default_issuer", "patient_conflicts", "unlisted", "external_references", "date_shift",
+    "cap_ages", "pseudonyms", "patient_name_template", "encrypt_for", "encrypt_attributes",
+)  # fmt: skip
+"""Members that came after the first recipes: saying nothing of them is what it always was, to the fingerprint too."""
+AS_WRITTEN: Final = ("Replace", "Remove", "Keep", "PrivateDictionary", "SafePrivate", "EncryptAttributes")
 """Members that a request holds in another form, and tells as they were written."""
 FIELDS: Final = {
     "DicomVersion": "dicom_version",
@@ -166,9 +193,19 @@ FIELDS: Final = {
     "MapUIDsInKept": "map_uids_in_kept",
     "PrivateSOPClass": "private_sop_class",
     "Conflicts": "conflicts",
+    "PatientIdentity": "patient_identity",
+    "DefaultIssuer": "default_issuer",
+    "PatientConflicts": "patient_conflicts",
+    "Unlisted": "unlisted",
+    "ExternalReferences": "external_references",
     "AllowMerge": "allow_merge",
     "BurnedIn": "burned_in",
     "BitstreamComments": "bitstream_comments",
+    "DateShift": "date_shift",
+    "CapAges": "cap_ages",
+    "Pseudonyms": "pseudonyms",
+    "PatientNameTemplate": "patient_name_template",
+    "EncryptFor": "encrypt_for",
     "Permissive": "permissive",
 }
 """The attribute of `Request` that holds a member."""

@@ -16,13 +16,16 @@ from dicomveil import marks, standard
 from dicomveil.charset import Unencodable
 from dicomveil.compile import DecisionTable
 from dicomveil.documents import DOCUMENT, settle_documents
+from dicomveil.envelopes import Envelopes, settle_encrypted
 from dicomveil.errors import InvalidInstance
+from dicomveil.identities import Identities
 from dicomveil.keys import Keys
 from dicomveil.part10 import DEFLATED_UIDS, Instance, open_instance
 from dicomveil.pixels import settle_overlays, settle_pixels, settle_risk
-from dicomveil.scan import SOP_CLASS, InstanceScan, read_sequence, scan_opened
+from dicomveil.pseudonyms import number_pseudonym, patient_name
+from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan, read_sequence, scan_opened
 from dicomveil.stream import EXPLICIT_LITTLE, ITEM, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
-from dicomveil.study import Identities, StudyMap
+from dicomveil.study_map import StudyMap
 from dicomveil.uids import new_uid
 from dicomveil.walk import Edit, Facts, Mapping, Mask, Walk
 
@@ -83,9 +86,9 @@ class Rewritten:
     def name(self) -> str:
         """Where it belongs in the output: patient, study, series and instance, all of them new values."""
         if not self.study_instance_uid:
-            return f"{NON_PATIENT_FOLDER}/{_name(self.sop_instance_uid)}.dcm"
+            return f"{NON_PATIENT_FOLDER}/{file_name(self.sop_instance_uid)}.dcm"
         folders = (self.patient_id, self.study_instance_uid, self.series_instance_uid)
-        return "/".join([*map(_name, folders), f"{_name(self.sop_instance_uid)}.dcm"])
+        return "/".join([*map(file_name, folders), f"{file_name(self.sop_instance_uid)}.dcm"])
 
     @property
     def frozen(self) -> list[tuple[str, str, int]]:
@@ -147,27 +150,31 @@ class Rewritten:
 
     def chunks(self) -> Iterator[bytes]:
         """The file in order, in pieces of at most about 1 MiB."""
-        yield self._head()
-        if self.transfer_syntax_uid not in DEFLATED_UIDS:
-            yield from self._data_set()
-            return
-        deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-        length = 0
-        for piece in self._data_set():
-            if packed := deflater.compress(piece):
-                length += len(packed)
-                yield packed
-        packed = deflater.flush()
-        yield packed + b"\0" * (length + len(packed) & 1)
+        yield head(self.sop_class_uid, self.transfer_syntax_uid, self.sop_instance_uid)
+        data_set = edited(self._instance.source, self._instance.begin, self._end, self._walk.edits)
+        yield from stored(data_set, self.transfer_syntax_uid)
 
-    def _head(self) -> bytes:
-        """The preamble and our own File Meta Information."""
-        before, after = _meta(self.sop_class_uid, self.transfer_syntax_uid)
-        meta = before + EXPLICIT_LITTLE.element(0x00020003, "UI", self.sop_instance_uid.encode()) + after
-        return _PREAMBLE + EXPLICIT_LITTLE.element(0x00020000, "UL", EXPLICIT_LITTLE.u32.pack(len(meta))) + meta
 
-    def _data_set(self) -> Iterator[bytes]:
-        return edited(self._instance.source, self._instance.begin, self._end, self._walk.edits)
+def head(sop_class_uid: str, transfer_syntax_uid: str, sop_instance_uid: str) -> bytes:
+    """The preamble and our own File Meta Information."""
+    before, after = _meta(sop_class_uid, transfer_syntax_uid)
+    meta = before + EXPLICIT_LITTLE.element(0x00020003, "UI", sop_instance_uid.encode()) + after
+    return _PREAMBLE + EXPLICIT_LITTLE.element(0x00020000, "UL", EXPLICIT_LITTLE.u32.pack(len(meta))) + meta
+
+
+def stored(data_set: Iterator[bytes], transfer_syntax_uid: str) -> Iterator[bytes]:
+    """An encoded data set as a file holds it: deflated where the transfer syntax says so."""
+    if transfer_syntax_uid not in DEFLATED_UIDS:
+        yield from data_set
+        return
+    deflater = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+    length = 0
+    for piece in data_set:
+        if packed := deflater.compress(piece):
+            length += len(packed)
+            yield packed
+    packed = deflater.flush()
+    yield packed + b"\0" * (length + len(packed) & 1)
 
 
 @lru_cache(1000)
@@ -184,8 +191,8 @@ def _meta(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
     )
 
 
-def _name(value: str) -> str:
-    """A new value as the name of a file or folder: as it is where that is safe, else with escapes."""
+def file_name(value: str) -> str:
+    """A value as the name of a file or folder: as it is where that is safe, else with escapes."""
     name = quote(value, safe=" ^,=+@~()[]")[:_LONGEST_NAME]
     return name if name.strip(". ") else "_"
 
@@ -268,6 +275,9 @@ class Rewriter:
         self._document = table.decision(DOCUMENT)
         self._uids = Mapping(partial(new_uid, keys))
         self._utf8 = table.request.utf8
+        certificates = table.request.encrypt_for
+        self._envelopes = Envelopes(certificates) if certificates else None
+        self._encrypted = frozenset(table.request.encrypt_attributes)
         self._study: tuple[StudyMap | None, Facts | None] = None, None
 
     def rewrite(self, source: Source, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = "") -> Rewritten:
@@ -288,8 +298,7 @@ class Rewriter:
         self, instance: Instance, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = ""
     ) -> Rewritten:
         """The same for an instance that is open."""
-        if study_map.conflict:
-            raise InvalidInstance(study_map.conflict)
+        study_map = self._map(scan, study_map)
         if scan.sop_class_uid not in standard.registered_uids():
             self._check_private_sop_class()
         facts = self._facts(study_map)
@@ -304,6 +313,9 @@ class Rewriter:
         self, instance: Instance, scan: InstanceScan, study_map: StudyMap, facts: Facts, utf8: bool
     ) -> Rewritten:
         walk = Walk(Window(instance.source), facts, utf8)
+        if self._table.drops and study_map.external:
+            window = Window(instance.source)
+            self._table.read_references(walk, instance.begin, instance.encoding, window, scan.sop_class_uid)
         end = walk.run(instance.begin, instance.encoding, self._table.node(scan.sop_class_uid, utf8))
         request = self._table.request
         settle_pixels(walk, instance, request.bitstream_comments)
@@ -311,8 +323,29 @@ class Rewriter:
             settle_overlays(walk)
         if self._document is not None and any(note[0] == DOCUMENT for note in walk.notes):
             settle_documents(walk, instance.encoding, self._document)
+        if self._envelopes is not None:
+            settle_encrypted(walk, instance, self._envelopes, self._encrypted)
         risk = settle_risk(walk, scan.sop_class_uid, scan.modality, request.burned_in, self._document is None)
         return Rewritten(instance, scan, study_map, walk, end, request.sop_class, risk)
+
+    def _map(self, scan: InstanceScan, study_map: StudyMap) -> StudyMap:
+        """The map that holds for an instance: its patient's, where several share the study.
+
+        Raises:
+          InvalidInstance: the study is in conflict, or the instance is of another patient than the study.
+        """
+        if study_map.parts or study_map.strict:
+            pseudonym = self._identities.pseudonym(self._identities.patient_of(scan))
+            if study_map.parts:
+                part = study_map.of(pseudonym)
+                if part is None:
+                    raise InvalidInstance("patient-conflict", tag_text(PATIENT_ID))
+                study_map = part
+            elif pseudonym and pseudonym != study_map.pseudonym:
+                raise InvalidInstance("patient-conflict", tag_text(PATIENT_ID))
+        if study_map.conflict:
+            raise InvalidInstance(study_map.conflict)
+        return study_map
 
     def _check_private_sop_class(self) -> None:
         if self._table.request.private_sop_class == "quarantine":
@@ -328,10 +361,11 @@ class Rewriter:
 
     def _made_facts(self, study_map: StudyMap) -> Facts:
         identities = self._identities
+        by_value = identities.by_value(study_map)
         uids: dict[str, Mapping] = {}
 
         def of_role(role: str) -> Mapping:
-            if not identities.by_role:
+            if by_value:
                 return self._uids
             if role not in uids:
                 uids[role] = Mapping(partial(identities.uid, study_map, role))
@@ -341,10 +375,13 @@ class Rewriter:
             uids=of_role("other"),
             of_role=of_role,
             patient=study_map.patient,
-            name=study_map.name,
+            name=patient_name(self._table.request.patient_name_template, study_map.name),
             pseudonym=partial(identities.patient, study_map),
+            issuers=identities.issuers,
             days=study_map.days,
             identifies=identities.identifies(study_map),
+            number=partial(number_pseudonym, self._keys),
+            external=identities.external(study_map),
         )
 
 

@@ -135,6 +135,7 @@ class Place:
       utf8: whether the data set is switched to UTF-8.
       of_study: whether a SOP Instance UID in it names a study (PS3.3 C.8.8.5: RT Referenced Study Sequence).
       treatment: how a content item's value is cleaned; "" where it is none.
+      external: the tags of references in it that lead to nothing, and are mapped because it must stay.
     """
 
     sop_class_uid: str
@@ -144,6 +145,7 @@ class Place:
     utf8: bool = False
     of_study: bool = False
     treatment: str = ""
+    external: tuple[int, ...] = ()
 
     def treated(self, treatment: str) -> "Place":
         """The same, as a content item whose value is cleaned in some way."""

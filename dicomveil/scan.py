@@ -57,6 +57,7 @@ class InstanceScan:
       uids: (role, UID) of every instance-role UID mentioned at any depth that isn't registered, sorted, each once.
       composite: False for SOP Classes that are no patient's (palettes, hanging protocols, ...).
       said: (VR, text) of every value by which somebody could be known, where the request cleans text; else empty.
+      patients: (Patient ID, issuer) of every Item that has a Patient ID, as they stand, sorted, each once.
     """
 
     sop_class_uid: str
@@ -72,6 +73,7 @@ class InstanceScan:
     uids: tuple[tuple[str, str], ...]
     composite: bool
     said: tuple[tuple[str, str], ...] = ()
+    patients: tuple[tuple[str, str], ...] = ()
 
     def encode(self) -> bytes:
         """As bytes that `decode` reads back; it holds originals, and stays in the restricted zone."""
@@ -80,7 +82,7 @@ class InstanceScan:
     @classmethod
     def decode(cls, data: bytes) -> "InstanceScan":
         values = json.loads(data)
-        for at in (-3, -1):
+        for at in (-4, -2, -1):
             values[at] = tuple((kind, value) for kind, value in values[at])
         return cls(*values)
 
@@ -141,7 +143,7 @@ def _watched() -> dict[int, str]:
 @cache
 def _quiet_in_items(listening: bool) -> frozenset[int]:
     """Plain elements of which the scan wants nothing."""
-    quiet = standard.dictionary().keys() - _watched().keys()
+    quiet = standard.dictionary().keys() - _watched().keys() - {PATIENT_ID, ISSUER}
     return frozenset(quiet - identifying().keys() if listening else quiet)
 
 
@@ -163,6 +165,7 @@ class _Scan:
     Attributes:
       identifiers: top-level values by tag, decoded, blanks and padding around them dropped.
       mentioned: (role, encoded value) of UI elements, each once.
+      patients: (Patient ID, issuer) of Items that have a Patient ID.
       said: (VR, text) of what identifies people, where it is listened to.
       behind_pixels: whether the top-level Pixel Data was passed.
     """
@@ -173,6 +176,7 @@ class _Scan:
         self.said: set[tuple[str, str]] = set()
         self.identifiers: dict[int, str] = {}
         self.mentioned: set[tuple[str, bytes]] = set()
+        self.patients: list[tuple[str, str]] = []
         self.behind_pixels = False
 
     def uids(self) -> set[tuple[str, str]]:
@@ -190,6 +194,7 @@ class _Scan:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
         window, watched = self.window, _watched()
         quiet = _quiet(self._listening) if top else _quiet_in_items(self._listening)
+        patient = ""
         for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
             if top:
                 if tag in _IDENTIFIERS:
@@ -206,6 +211,8 @@ class _Scan:
                 self._listen(tag, value, stop)
             role = watched.get(tag)
             if role is None and vr != b"SQ" and stop >= 0:
+                if tag in _TEXTS and not top:
+                    patient = self._name(tag, value, stop, patient)
                 continue
             if role and stop >= 0:
                 if stop - value > LONGEST_UIDS:
@@ -259,6 +266,7 @@ class _Scan:
             uids=tuple(sorted(self.uids())),
             composite=composite,
             said=tuple(sorted(self.said)),
+            patients=tuple(sorted(set(self.patients))),
         )
 
     def _listen(self, tag: int, value: int, stop: int) -> None:
@@ -267,6 +275,20 @@ class _Scan:
         for word in text.split("\\"):
             if said := word.strip(" \0"):
                 self.said.add((self._identifying[tag], said))
+
+    def _name(self, tag: int, value: int, stop: int, patient: str) -> str:
+        """Note whom an Item names: its Patient ID, and then the issuer of that one."""
+        if stop - value > _LONGEST_SAID:
+            return ""
+        text = charset.decode(self.window.slice(value, stop), self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
+        text = text.strip(" \0")
+        if tag == ISSUER:
+            if patient:
+                self.patients[-1] = patient, text
+            return ""
+        if text:
+            self.patients.append((text, ""))
+        return text
 
     def _identify(self, tag: int, start: int, value: int, stop: int) -> None:
         """Note a top-level identifier; a second one must say the same."""

@@ -104,6 +104,26 @@ MEMBERS: Final[dict[str, Member]] = {
         "Inputs of different content under one SOP Instance UID: set all aside, or tell them apart.",
         {"enum": ["quarantine", "distinct"], "default": "quarantine"},
     ),
+    "PatientIdentity": Member(
+        "What a patient is known by: the Patient ID alone, or with its issuer.",
+        {"enum": ["id", "id+issuer"], "default": "id"},
+    ),
+    "DefaultIssuer": Member(
+        "The issuer of Patient IDs that name none, where PatientIdentity is id+issuer.",
+        {"type": "string", "default": ""},
+    ),
+    "PatientConflicts": Member(
+        "A study with several Patient IDs: set it aside, or make a study for each patient.",
+        {"enum": ["quarantine", "split"], "default": "quarantine"},
+    ),
+    "Unlisted": Member(
+        "Patients or UIDs that --crosswalk-in doesn't list, where it lists any: derive new values, or set them aside.",
+        {"enum": ["derive", "quarantine"], "default": "derive"},
+    ),
+    "ExternalReferences": Member(
+        "Items that refer to what nobody knows, in this run or an earlier one: map the UIDs, or remove them.",
+        {"enum": ["map", "remove"], "default": "map"},
+    ),
     "AllowMerge": Member("Whether a constant may make one of several patients, studies, series or instances.", _SWITCH),
     "BurnedIn": Member(
         "Pixels that may speak: set aside what says so itself, set aside all that is at risk, or let all pass.",
@@ -112,6 +132,42 @@ MEMBERS: Final[dict[str, Member]] = {
     "BitstreamComments": Member(
         "Comments inside compressed Pixel Data: blank them where they stand, keep them, or set the instance aside.",
         {"enum": ["blank", "keep", "quarantine"], "default": "blank"},
+    ),
+    "DateShift": Member(
+        "By how many days a patient's dates move: chosen by the key in a range of days back, or so that each patient's "
+        "anchor date comes to lie on one day.",
+        {
+            "type": "object",
+            "properties": {
+                "Range": {
+                    "type": "array",
+                    "items": {"type": "integer", "minimum": 1, "maximum": 36500},
+                    "minItems": 2,
+                    "maxItems": 2,
+                },
+                "AnchorTo": {"type": ["string", "integer"]},
+            },
+            "maxProperties": 1,
+            "additionalProperties": False,
+            "default": {"Range": [30, 3650]},
+        },
+    ),
+    "CapAges": Member("Whether ages over 89 years become 090Y, whatever keeps them.", _SWITCH),
+    "Pseudonyms": Member(
+        "Which of Accession Number and Study ID become keyed pseudonyms.",
+        {"type": "array", "items": {"enum": ["AccessionNumber", "StudyID"]}, "uniqueItems": True, "default": []},
+    ),
+    "PatientNameTemplate": Member(
+        "The new Patient's Name, with {PatientID} for the new Patient ID.",
+        {"type": "string", "default": "{PatientID}"},
+    ),
+    "EncryptFor": Member(
+        "Certificates, files in PEM, whose owners may restore originals: these are encrypted into each instance.",
+        _TAGS,
+    ),
+    "EncryptAttributes": Member(
+        "What is encrypted, at the top level; every attribute that is changed but bulk and sequences where empty.",
+        _TAGS,
     ),
     "Permissive": Member(
         "Whether to go on after an instance that can't be de-identified.", {"type": "boolean", "default": True}, _ALL
@@ -128,11 +184,6 @@ MEMBERS: Final[dict[str, Member]] = {
     "Resources": Member("Which patients, studies, series and instances.", {"type": "array"}, _ALL, False),
     "Series": Member("Which series go into the new study.", {"type": "array"}, ("split",), False),
     "Instances": Member("Which instances go into the new study.", {"type": "array"}, ("split",), False),
-    "ExternalReferences": Member("References out of the study.", {"enum": ["map", "remove"]}, built=False),
-    "PatientIdentity": Member("What a patient is known by.", {"enum": ["id", "id+issuer"]}, built=False),
-    "DefaultIssuer": Member("The issuer of Patient IDs that name none.", {"type": "string"}, built=False),
-    "Unlisted": Member("What a crosswalk doesn't list.", {"enum": ["derive", "quarantine"]}, built=False),
-    "EncryptFor": Member("Certificates that originals are encrypted for.", {"type": "array"}, built=False),
 }
 
 SERVER_ONLY: Final = ("Synchronous", "Asynchronous", "Priority", "KeepLabels")

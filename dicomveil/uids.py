@@ -42,6 +42,11 @@ def distinct_uid(keys: Keys, uid: str, content: bytes) -> str:
     return _uuid_uid(keys.derive("uid-distinct", uid.encode("utf-8"), content))
 
 
+def uid_of_patient(keys: Keys, uid: str, pseudonym: str) -> str:
+    """The new UID of a study, or of a series in it, for one of several patients whose instances wrongly share it."""
+    return _uuid_uid(keys.derive("uid-of-patient", uid.encode("utf-8"), pseudonym.encode("utf-8")))
+
+
 def uid_token(keys: Keys, uid: str) -> bytes:
     """Eight keyed bytes that stand for a UID where only sameness matters."""
     return keys.derive("uid-token", uid.encode("utf-8"))[:8]

@@ -8,7 +8,7 @@ there are, and what becomes of the edits, is not known here.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dicomveil.decision import PROBE, REMOVED, REMOVED_ITEM, Decision, Element, Node, PrivateRule
+from dicomveil.decision import PROBE, REMOVED, Decision, Element, Node, PrivateRule
 from dicomveil.errors import InvalidInstance
 from dicomveil.outline import CONTENT_SEQUENCE, MODIFIERS, Outline
 from dicomveil.stream import (
@@ -94,18 +94,38 @@ class Facts(NamedTuple):
       of_role: the new UIDs of attributes of one role, where the request treats roles unlike.
       patient: the new Patient ID; "" for objects that are no patient's.
       name: the new Patient's Name, likewise.
-      pseudonym: gives the new Patient ID of one that stands in an Item.
+      pseudonym: gives the new Patient ID of one that stands in an Item, and of its issuer.
+      issuers: whether the issuer counts.
       days: by which the study's dates are moved.
       identifies: whether a word is one of those by which the study's people could be known.
+      number: gives the pseudonym of a number, by the label of its attribute and the number.
+      external: whether a UID is one that nobody knows.
     """
 
     uids: Mapping
     of_role: Callable[[str], Mapping]
     patient: str
     name: str
-    pseudonym: Callable[[str], str]
+    pseudonym: Callable[[str, str], str]
+    issuers: bool
     days: int
     identifies: Callable[[str], bool]
+    number: Callable[[str, str], str]
+    external: Callable[[str], bool]
+
+
+class Going(NamedTuple):
+    """What becomes of references that lead to nothing, where the request has them go.
+
+    Attributes:
+      items: where the content starts of Items that are removed.
+      needed: the tags of such references in Items that stay all the same, likewise.
+      sequences: what becomes of those of which no Item is left, by where the value starts.
+    """
+
+    items: set[int]
+    needed: dict[int, tuple[int, ...]]
+    sequences: dict[int, Decision]
 
 
 class Block(NamedTuple):
@@ -138,6 +158,7 @@ class Walk:
       frozen: (parent, tag, how many original UIDs stay) of sequences that the request keeps as they are.
       originals: how many original UIDs were kept in those so far.
       outline: of the content items read ahead; None where none were.
+      going: what becomes of references that lead to nothing; None where they stay.
     """
 
     __slots__ = (
@@ -148,6 +169,7 @@ class Walk:
         "edits",
         "facts",
         "frozen",
+        "going",
         "mapped",
         "marks",
         "notes",
@@ -173,6 +195,7 @@ class Walk:
         self.frozen: list[tuple[Path | None, int, int]] = []
         self.originals = 0
         self.outline: Outline | None = None
+        self.going: Going | None = None
         self._growth = [0]  # of all edits up to each
         self._sound = 0  # the position up to which private Items of unknown VR are known to read
 
@@ -262,16 +285,16 @@ class Walk:
                 first, here = len(edits), Path(parent, tag, number)
                 try:
                     chosen = choose(self, inside, content, limit, behind < 0, number) if choose else child
-                    if chosen is None:
+                    if choose and isinstance(chosen, Decision):
                         window.after = item_end(window, content, limit, behind, inside)
-                        add((item, window.after, b"", here, ITEM, b"", REMOVED_ITEM))  # type: ignore[arg-type]
+                        add((item, window.after, b"", here, ITEM, b"", chosen))  # type: ignore[arg-type]
                         taken += 1
                     else:
-                        self._data_set(content, limit, behind < 0, inside, chosen, here, depth + 1)
+                        self._data_set(content, limit, behind < 0, inside, chosen, here, depth + 1)  # type: ignore[arg-type]
+                        if behind >= 0 and len(edits) > first:
+                            self._relength(item + 4, inside, behind - content, first)
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
-                if behind >= 0 and len(edits) > first and chosen is not None:
-                    self._relength(item + 4, inside, behind - content, first)
                 number, behind_last = number + 1, behind if behind >= 0 else window.after
             if decision is not None and decision.items is not None:
                 add((behind_last, behind_last, decision.items[inside.index], parent, tag, vr, decision))  # type: ignore[arg-type]
@@ -281,9 +304,12 @@ class Walk:
                 behind_last = stop if stop >= 0 else window.after
                 add((start, behind_last, instead.literal[index], parent, tag, vr, instead))  # type: ignore[arg-type]
             elif taken and taken == number and tag in _NEVER_EMPTY:
+                why = edits[before][6]
                 self._forget(before)
                 behind_last = stop if stop >= 0 else window.after
-                add((start, behind_last, b"", parent, tag, vr, REMOVED_ITEM))  # type: ignore[arg-type]
+                add((start, behind_last, b"", parent, tag, vr, why))  # type: ignore[arg-type]
+            elif taken and self.going and value in self.going.sequences:
+                self._bare(self.going.sequences[value], encoding, Element(start, value, stop, parent, vr), behind_last)
             elif stop >= 0 and len(edits) > before:
                 self._relength(value - 4, encoding, stop - value, before)
             if decision is not None and decision.frozen:
@@ -369,6 +395,15 @@ class Walk:
         if growth[-1] != growth[first]:
             new = encoding.u32.pack(length + growth[-1] - growth[first])
             self.edits.append((position, position + 4, new, None, 0, b"", None))  # type: ignore[arg-type]
+
+    def _bare(self, decision: Decision, encoding: Encoding, element: Element, behind_last: int) -> None:
+        """Write what becomes of a sequence around its Items, each of which is removed."""
+        start, value, stop, parent, vr = element
+        assert decision.literal is not None
+        self.edits.append(Edit(start, value, decision.literal[encoding.index], parent, decision.tag, vr, decision))
+        end = stop if stop >= 0 else self.window.after
+        if behind_last < end:
+            self.edits.append(Edit(behind_last, end, b""))
 
     def _forget(self, first: int) -> None:
         """Take back the edits from the `first` on."""

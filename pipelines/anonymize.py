@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from dicomveil.errors import REASONS, DicomveilError
-from pipelines import execute, plan, runs
+from pipelines import execute, known, plan, runs
 from pipelines.progress import Report
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
@@ -41,11 +41,16 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     stores.restricted_folder(run.progress)
     if not plan.planned(run):
         plan.discard(run)
+        run.known = known.gather(run)
         with report.stage("Planning", str(run.progress)):
             _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
     report.plan(verdict)
-    _check(run, verdict)
+    try:
+        _check(run, verdict)
+    except DicomveilError:
+        plan.discard(run)  # whatever the user mends, the same command looks at it anew
+        raise
     if plan_only:
         return None
     slices = plan.slices(verdict, SLICE)
@@ -63,6 +68,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         )
     finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     summary = Summary(run, verdict, settled, finished)
+    settled.parts["restricted"] += known.given_parts(run)
     runs.commit(run, settled.parts, summary.content())
     runs.sweep(run)
     runs.finish(run)

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from dicomveil.scan import InstanceScan
-from dicomveil.study import StudyMap, borne
+from dicomveil.study import borne
+from dicomveil.study_map import StudyMap
 from pipelines.runs import Run
 from transforms import plans, stores
 from transforms.conflicts import SettleConflicts
+from transforms.issuers import CountIssuers
 from transforms.match import MatchSources
 from transforms.plan import SumListed, WritePlan
 from transforms.records import Planned
+from transforms.rejoin import RejoinInstances, SieveTokens
 from transforms.scan import ScanInstances
 from transforms.study import BuildStudyMaps
 
@@ -29,6 +32,8 @@ class Verdict:
       buckets: instances in each bucket that has any.
       map_bytes: of all encoded study maps.
       merged: how many originals a constant of the request would make one of, by what they are: patient, study, ...
+      rejoining: how many instances of earlier runs are written again.
+      issuers: how many Patient IDs were seen under several issuers.
     """
 
     listed: int
@@ -39,16 +44,26 @@ class Verdict:
     reasons: dict[str, int]
     buckets: dict[int, int]
     merged: dict[str, int]
+    rejoining: int
+    issuers: int
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
-    """PLAN: objects -> scans -> settled -> maps -> buckets."""
+    """PLAN: objects -> scans -> settled -> maps -> buckets; and once more for what rejoins."""
+    folder, request, known = str(run.folder), run.request.for_workers(), run.known
+    scan = ScanInstances(run.key, str(run.progress), request.cleans_text)
     sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
-    scanned = sources | "Scan" >> ScanInstances(run.key, str(run.progress), run.request.cleans_text)
-    planned = scanned | "Conflicts" >> SettleConflicts(run.key, run.request.conflicts)
-    maps = planned | "Maps" >> BuildStudyMaps(run.key, run.request.for_workers())
-    (planned, maps) | "Keep" >> WritePlan(str(run.folder))
-    sources | "Listed" >> SumListed(str(run.folder))
+    scanned = sources | "Scan" >> scan
+    sieve = scanned | "Tokens" >> SieveTokens() if known.kinds else None
+    planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, known, sieve)
+    studies = planned | "Maps" >> BuildStudyMaps(run.key, request, known, sieve)
+    planned | "Issuers" >> CountIssuers(folder, run.key)
+    if known.kinds:
+        rejoining = (studies, planned) | "Rejoin" >> RejoinInstances(run.key, request, known)
+        planned = (planned, rejoining | "Scan again" >> scan) | "Instances" >> beam.Flatten()
+        sources = (sources, rejoining) | "Objects" >> beam.Flatten()
+    (planned, studies) | "Keep" >> WritePlan(folder)
+    sources | "Listed" >> SumListed(folder)
 
 
 def verdict(run: Run) -> Verdict:
@@ -61,7 +76,8 @@ def verdict(run: Run) -> Verdict:
 
 
 def discard(run: Run) -> None:
-    """Remove what a plan that never became whole has left."""
+    """Remove a plan: one that never became whole, or was refused."""
+    (run.folder / "verdict.json").unlink(missing_ok=True)
     shutil.rmtree(run.folder / "plan", ignore_errors=True)
 
 
@@ -74,19 +90,23 @@ def _judge(run: Run) -> Verdict:
     folder = str(run.folder)
     reasons: Counter[str] = Counter()
     originals: dict[str, set[str]] = {role: set() for role in run.request.given}
-    buckets, size, studies, map_bytes = {}, 0, 0, 0
+    buckets, size, studies, map_bytes, rejoining = {}, 0, 0, 0, 0
     for bucket in range(plans.BUCKETS):
         instances = plans.read_instances(folder, bucket)
         if instances:
             buckets[bucket] = len(instances)
             reasons.update(planned.reason for planned in instances if planned.reason)
             size += sum(planned.size for planned in instances)
-        maps = dict(plans.read_studies(folder, bucket))
+            rejoining += sum(planned.rejoins for planned in instances)
+        maps = {study.study_token: study.study_map for study in plans.read_studies(folder, bucket)}
         studies, map_bytes = studies + len(maps), map_bytes + sum(map(len, maps.values()))
         if originals:
             _gather(originals, instances, maps)
     listed, tokens = (run.folder / "listed").read_text().split()
-    return Verdict(int(listed), tokens, size, studies, map_bytes, dict(reasons), buckets, _counts(originals))
+    issuers = int((run.folder / "issuers").read_text())
+    return Verdict(
+        int(listed), tokens, size, studies, map_bytes, dict(reasons), buckets, _counts(originals), rejoining, issuers
+    )
 
 
 def _gather(originals: dict[str, set[str]], instances: list[Planned], maps: dict[str, bytes]) -> None:

@@ -20,12 +20,14 @@ from dicomveil.errors import DicomveilError
 from dicomveil.request import Request
 from transforms import secrets as key_references
 from transforms import stores
+from transforms.facts import NOTHING_KNOWN, Known
 from transforms.secrets import KeyReference
 from transforms.tables import AUDIT, RESTRICTED, SCHEMA_VERSION, name_of
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
+_READ: Final = ("--input", "--crosswalk-in")
 
 
 class RunRefused(DicomveilError):
@@ -40,6 +42,7 @@ class Places:
     output: str
     audit: str
     restricted: str
+    crosswalks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -50,6 +53,8 @@ class Run:
       folder: its own, in the restricted zone.
       fingerprints: of request, decision table and key; an output holds one set of them.
       resumed: whether it was begun by an earlier command that died.
+      known: what is known before it.
+      anew: whether conflicts that earlier runs met are settled anew.
     """
 
     id: str
@@ -59,6 +64,8 @@ class Run:
     ephemeral: bool
     started: str
     resumed: bool = False
+    known: Known = NOTHING_KNOWN
+    anew: bool = False
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -82,13 +89,19 @@ def _temporary(output: str, run_id: str) -> Path:
     return Path(output) / f"{_TEMPORARY}{run_id}"
 
 
-def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: str | None) -> Places:
+def places(
+    inputs: tuple[str, ...],
+    output: str,
+    audit: str | None,
+    restricted: str | None,
+    crosswalks: tuple[str, ...] = (),
+) -> Places:
     """Resolve the roots, and refuse any that lies inside another.
 
     Raises:
       RunRefused: all that is wrong with them, at once.
     """
-    roots = {f"--input {uri}": uri for uri in inputs}
+    roots = {f"--input {uri}": uri for uri in inputs} | {f"--crosswalk-in {uri}": uri for uri in crosswalks}
     base = output.rstrip("/")
     roots |= {
         "--output": output,
@@ -101,17 +114,17 @@ def places(inputs: tuple[str, ...], output: str, audit: str | None, restricted: 
             real[name] = os.path.realpath(stores.local_path(uri))
         except stores.StoreError as refused:
             problems.append(f"{name.split(' ')[0]}: {refused}")
-    for name in [name for name in real if name.startswith("--input")]:
+    for name in [name for name in real if name.startswith(_READ)]:
         if not os.path.lexists(real[name]):
             problems.append(f"{name}: there is no such file or folder")
         elif not os.access(real[name], os.R_OK):
             problems.append(f"{name}: can't be read; check its permissions")
-    problems += [told for name in real if not name.startswith("--input") for told in _unwritable(name, real[name])]
-    problems += _contained(real)
+    problems += [told for name in real if not name.startswith(_READ) for told in _unwritable(name, real[name])]
+    problems += _contained({name: path for name, path in real.items() if not name.startswith("--crosswalk-in")})
     if problems:
         raise RunRefused("\n".join(problems))
-    inputs = tuple(sorted({path for name, path in real.items() if name.startswith("--input")}))
-    return Places(inputs, real["--output"], real["--audit"], real["--restricted"])
+    inputs, tables = (tuple(sorted({real[name] for name in real if name.startswith(option)})) for option in _READ)
+    return Places(inputs, real["--output"], real["--audit"], real["--restricted"], tables)
 
 
 def _unwritable(name: str, path: str) -> Iterator[str]:
@@ -152,7 +165,7 @@ def locked(restricted: str) -> Iterator[None]:
         yield
 
 
-def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> Run:
+def begin(where: Places, request: Request, key: str | None, overwrite: bool, anew: bool = False) -> Run:
     """Find the run that died here with the same question, or begin a new one.
 
     Raises:
@@ -162,7 +175,8 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
     _tidy(where.restricted)
     table = compile_request(request)
     fingerprints = {"request": request.fingerprint, "table": table.fingerprint}
-    unfinished = _unfinished(where, fingerprints, key)
+    asked: dict[str, Any] = {"fingerprints": fingerprints, "anew": anew, "crosswalks": _versions(where.crosswalks)}
+    unfinished = _unfinished(where, asked, key)
     if unfinished:
         run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
     else:
@@ -173,7 +187,7 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
         run = Run(
             run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
         )
-    run.fingerprints = fingerprints | {"key": run.key.fingerprint}
+    run.fingerprints, run.anew = fingerprints | {"key": run.key.fingerprint}, anew
     if not overwrite:
         try:
             _refuse_mixture(run)
@@ -182,31 +196,49 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool) -> 
                 _forget(run.folder)
             raise
     if not unfinished:
-        _remember(run)
+        _remember(run, asked["crosswalks"])
     return run
 
 
-def _remember(run: Run) -> None:
+def _versions(crosswalks: tuple[str, ...]) -> list[str]:
+    """Which versions of the crosswalks there are: a plan doesn't hold where the user has mended one."""
+    return [found.version for uri in crosswalks for found in stores.list_objects(uri)]
+
+
+def _remember(run: Run, crosswalks: list[str]) -> None:
     state = {"version": STATE_VERSION, "started": run.started, "places": asdict(run.places)}
     state |= {"request": run.request.members(), "fingerprints": run.fingerprints, "ephemeral": run.ephemeral}
+    state |= {"anew": run.anew, "crosswalks": crosswalks}
     stores.create_restricted(run.folder / "inputs.json", json.dumps(run.places.inputs).encode())
     stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
 
 
-def _unfinished(where: Places, fingerprints: dict[str, str], key: str | None) -> dict[str, Any] | None:
+def _unfinished(where: Places, asked: dict[str, Any], key: str | None) -> dict[str, Any] | None:
     """What is known of the newest run that was begun with the same question and has no manifest."""
     reference = key_references.refer(key) if key else None
     for folder, state in _states(where.restricted):
         same = state["places"] == json.loads(json.dumps(asdict(where))) and state["version"] == STATE_VERSION
+        same = same and all(state[name] == asked[name] for name in ("anew", "crosswalks"))
         if not same or state["ephemeral"] != (key is None):
             continue
         try:
             found = reference or key_references.refer(f"file:{folder / 'key'}")
         except DicomveilError:
             continue
-        if state["fingerprints"] == fingerprints | {"key": found.fingerprint}:
+        if state["fingerprints"] == asked["fingerprints"] | {"key": found.fingerprint}:
+            if _overtaken(where.restricted, folder, found.fingerprint):
+                _forget(folder)
+                continue
             return {"id": _id_of(folder), "key": found, "started": state["started"]}
     return None
+
+
+def _overtaken(restricted: str, folder: Path, key: str) -> bool:
+    """Whether a run that has written nothing yet was planned without what another has settled since."""
+    if (folder / "slices").exists():
+        return False
+    ended = (it["run"] for it in manifests(restricted) if it["fingerprints"]["key"] == key)
+    return any(run > _id_of(folder) for run in ended)
 
 
 def _states(restricted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -226,7 +258,8 @@ def _tidy(restricted: str) -> None:
     """
     for folder in Path(restricted).glob("run=*"):
         ended = (Path(restricted) / "runs" / f"{_id_of(folder)}.json").exists()
-        if ended or {path.name for path in folder.iterdir()} <= _BEFORE_STATE:
+        names = {path.name for path in set(folder.iterdir()).difference(stores.left_behind(folder))}
+        if ended or names <= _BEFORE_STATE:
             _forget(folder)
     for folder, state in _states(restricted):
         shutil.rmtree(_temporary(state["places"]["output"], _id_of(folder)), ignore_errors=True)
@@ -278,13 +311,22 @@ def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, 
     finished |= {"fingerprints": run.fingerprints}
     audit = Path(run.places.audit)
     stores.create_small(audit / "summary.json", _json(summary))
-    restricted = finished | {"parts": parts.get("restricted", [])}
+    restricted = finished | {"output": run.places.output, "parts": parts.get("restricted", [])}
     stores.create_small(audit / "runs" / f"{run.id}.json", _json(finished | {"parts": parts.get("audit", [])}))
     stores.create_restricted(Path(run.places.restricted) / "runs" / f"{run.id}.json", _json(restricted))
 
 
 def _json(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def manifests(restricted: str) -> list[dict[str, Any]]:
+    """What finished runs have left under --restricted, the oldest first.
+
+    Raises:
+      RunRefused: something there is no record of a run.
+    """
+    return [_read(file, "--restricted") for file in sorted((Path(restricted) / "runs").glob("*.json"))]
 
 
 def sweep(run: Run) -> None:

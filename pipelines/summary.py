@@ -85,6 +85,8 @@ class Summary:
             "Request": self._run.request.members(),
             "Recipe": RECIPE,
             "Fingerprints": self._run.fingerprints,
+            "Rejoined": self._verdict.rejoining,
+            "SeveralIssuers": self._verdict.issuers,
             "PixelsAtRisk": dict(sorted(self._risks.items())),
             "Warnings": self._warnings(),
         } | ({"UserData": json.loads(self._run.request.user_data)} if self._run.request.user_data else {})
@@ -95,6 +97,8 @@ class Summary:
             *[NOTHING] * (not self._verdict.listed),
             *[f"{kind}: {count:,} instances. {RISK}" for kind, count in sorted(self._risks.items())],
             *self._kept(),
+            *self._rejoined(),
+            *self._issuers(),
             *unnamed(self._run.request.dicom_version),
             *self._run.request.notices,
         ]
@@ -106,6 +110,25 @@ class Summary:
             return []
         remedy = "" if self._run.request.map_uids_in_kept or not uids else " MapUIDsInKept: true would map them."
         return [f"Keep left sequences of {instances:,} instances as they were, {uids:,} original UIDs in them.{remedy}"]
+
+    def _rejoined(self) -> list[str]:
+        """What of earlier runs was written again."""
+        count = self._verdict.rejoining
+        if not count:
+            return []
+        told = "1 instance of an earlier run was" if count == 1 else f"{count:,} instances of earlier runs were"
+        return [f"{told} written again, since more is known of their studies by now."]
+
+    def _issuers(self) -> list[str]:
+        """Patient IDs that may be several patients'."""
+        count = self._verdict.issuers
+        if not count or self._run.request.patient_identity != "id":
+            return []
+        told = "1 Patient ID was" if count == 1 else f"{count:,} Patient IDs were"
+        return [
+            f"{told} seen under several issuers, and each taken for one patient; PatientIdentity: id+issuer would tell "
+            "them apart."
+        ]
 
     def _resources(self) -> Iterator[dict[str, str]]:
         """The studies that the output holds an instance of."""

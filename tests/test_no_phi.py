@@ -27,7 +27,7 @@ from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
 from dicomveil.scan import scan_instance
 from dicomveil.stream import BytesSource
-from dicomveil.study import Identities, build_study_map, patient_links, uid_links
+from dicomveil.study import Identities, build_study_map, gather, patient_links, uid_links
 from dicomveil.testing import BIG, CT, DEFLATED, EXPLICIT, IMPLICIT, JPEG, UNDEFINED, Syntax, minimal, part10
 from tests.corpora import KEY
 
@@ -270,7 +270,9 @@ def test_what_is_shown_of_values_is_nothing() -> None:
         KEYS,
         ENGINE,
         *uid_links([scan], study_map, Identities(KEYS, Request())),
-        *patient_links([scan], study_map),
+        *patient_links([scan], study_map, Identities(KEYS, Request())),
+        Identities(KEYS, Request()).patient_of(scan),
+        gather([scan], Identities(KEYS, Request())),
     ]
     shown += [rewritten.changes, rewritten.counts, rewritten.name]
     assert [type(it).__name__ for it in shown if marks_in(repr(it).encode())] == []

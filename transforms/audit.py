@@ -7,12 +7,14 @@ from typing import Any
 
 import apache_beam as beam
 
+from dicomveil.identities import Identities
 from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
-from dicomveil.study import Identities, StudyMap, patient_links, uid_links
+from dicomveil.study import StudyFacts, by_patient, patient_links, uid_links
+from dicomveil.study_map import StudyMap
 from transforms import plans, tables
 from transforms.outcomes import Part, TokenSum
-from transforms.records import Outcome
+from transforms.records import Outcome, PlannedStudy
 from transforms.secrets import KeyReference
 
 
@@ -101,6 +103,14 @@ def _crosswalk(outcome: Outcome) -> dict[str, Any]:
         "original_sop_instance_uid": outcome.original_sop_instance_uid,
         "sop_instance_uid": outcome.sop_instance_uid,
         "name": outcome.name,
+        "source_size": outcome.source_size,
+        "study_token": outcome.study_token,
+        "sop_token": outcome.sop_token,
+        "sha256": outcome.sha256,
+        "original_series_instance_uid": outcome.original_series_instance_uid,
+        "series_instance_uid": outcome.series_instance_uid,
+        "original_study_instance_uid": outcome.original_study_instance_uid,
+        "study_instance_uid": outcome.study_instance_uid,
     }
 
 
@@ -113,6 +123,8 @@ def _quarantined(outcome: Outcome) -> dict[str, Any]:
         "stage": outcome.stage,
         "reason": outcome.reason,
         "path": outcome.path,
+        "study_token": outcome.study_token,
+        "sop_token": outcome.sop_token,
     }
 
 
@@ -169,18 +181,26 @@ class _WriteCrosswalksFn(beam.DoFn):
         uids: list[dict[str, Any]] = []
         patients: list[dict[str, Any]] = []
         studies: list[dict[str, Any]] = []
-        for token, encoded in plans.read_studies(self._folder, bucket):
-            study_map, study = StudyMap.decode(encoded), scans[token]
-            if study_map.conflict == "internal":
+        known: list[dict[str, Any]] = []
+        for planned_study in plans.read_studies(self._folder, bucket):
+            study_map, study = StudyMap.decode(planned_study.study_map), scans.get(planned_study.study_token, [])
+            if study_map.conflict == "internal" or not study:
                 continue  # what can't be built can't be linked either
-            links = list(uid_links(study, study_map, self._identities))
-            uids.extend(vars(link) | {"late": False} for link in links)
-            new = study_map.study_instance_uid
-            patients.extend(vars(link) | {"study_instance_uid": new} for link in patient_links(study, study_map))
-            studies.append(_study(study_map, study, sum(link.inside for link in links), len(links)))
+            known.append(_known(planned_study, study_map))
+            for own, scanned in by_patient(study, study_map, self._identities):
+                links = [
+                    link
+                    for link in uid_links(scanned, own, self._identities)
+                    # Of a study of several patients each has another, and a crosswalk has one line for each original.
+                    if not (own.apart and link.inside and link.role in ("study", "series"))
+                ]
+                uids.extend(vars(link) | {"late": False} for link in links)
+                patients.extend(vars(link) for link in patient_links(scanned, own, self._identities))
+                studies.append(_study(planned_study, own, scanned, sum(link.inside for link in links), len(links)))
         for zone, schema, rows in (
             ("restricted", tables.CROSSWALK_UIDS, uids),
             ("restricted", tables.CROSSWALK_PATIENTS, patients),
+            ("restricted", tables.CROSSWALK_STUDIES, known),
             ("audit", tables.STUDIES, studies),
         ):
             name, count = tables.write_part(self._roots[zone], self._run, schema, f"bucket-{bucket:03}", rows)
@@ -188,7 +208,19 @@ class _WriteCrosswalksFn(beam.DoFn):
                 yield zone, name, count
 
 
-def _study(study_map: StudyMap, study: list[InstanceScan], inside: int, mentioned: int) -> dict[str, Any]:
+def _known(planned: PlannedStudy, study_map: StudyMap) -> dict[str, Any]:
+    return {
+        "study_token": planned.study_token,
+        "original": StudyFacts.decode(planned.facts).study_instance_uid,
+        "new": study_map.study_instance_uid,
+        "facts": planned.facts,
+        "map_token": planned.map_token,
+    }
+
+
+def _study(
+    planned: PlannedStudy, study_map: StudyMap, study: list[InstanceScan], inside: int, mentioned: int
+) -> dict[str, Any]:
     return {
         "study_instance_uid": study_map.study_instance_uid,
         "patient_id": study_map.patient,
@@ -198,4 +230,7 @@ def _study(study_map: StudyMap, study: list[InstanceScan], inside: int, mentione
         "uids_inside": inside,
         "uids_outside": mentioned - inside,
         "reason": study_map.conflict,
+        "uids_elsewhere": planned.elsewhere,
+        "uids_known": planned.known,
+        "uids_external": planned.external,
     }

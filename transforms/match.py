@@ -6,6 +6,7 @@ from pathlib import Path
 
 import apache_beam as beam
 
+from dicomveil.keys import Keys
 from transforms import stores
 from transforms.records import SourceObject
 from transforms.secrets import KeyReference
@@ -33,6 +34,11 @@ class MatchSources(beam.PTransform):
         )
 
 
+def source_token(keys: Keys, uri: str, version: str) -> str:
+    """Stands for one version of one stored object."""
+    return keys.token("source", uri.encode(), version.encode())
+
+
 def _token(source: SourceObject) -> str:
     return source.token
 
@@ -51,5 +57,5 @@ class _ListFn(beam.DoFn):
     def process(self, inputs: str) -> Iterator[SourceObject]:
         for root in json.loads(Path(inputs).read_bytes()):
             for found in stores.list_objects(root):
-                token = self._keys.token("source", found.uri.encode(), found.version.encode())
+                token = source_token(self._keys, found.uri, found.version)
                 yield SourceObject(token, found.uri, found.size, found.version, found.reason)

@@ -7,7 +7,7 @@ import apache_beam as beam
 
 from transforms import plans, stores
 from transforms.outcomes import TokenSum
-from transforms.records import Planned
+from transforms.records import Planned, PlannedStudy
 
 
 class WritePlan(beam.PTransform):
@@ -21,9 +21,7 @@ class WritePlan(beam.PTransform):
         super().__init__()
         self._folder = folder
 
-    def expand(
-        self, plan: tuple[beam.PCollection[Planned], beam.PCollection[tuple[str, bytes]]]
-    ) -> beam.PCollection[int]:
+    def expand(self, plan: tuple[beam.PCollection[Planned], beam.PCollection[PlannedStudy]]) -> beam.PCollection[int]:
         instances, maps = plan
         written = (
             instances
@@ -33,15 +31,15 @@ class WritePlan(beam.PTransform):
         )
         studies = (
             maps
-            | "Key maps by bucket" >> beam.WithKeys(_map_bucket).with_output_types(tuple[int, tuple[str, bytes]])
+            | "Key maps by bucket" >> beam.WithKeys(_map_bucket).with_output_types(tuple[int, PlannedStudy])
             | "Group maps by bucket" >> beam.GroupByKey()
             | "Write maps" >> beam.ParDo(_WriteMapsFn(self._folder)).with_output_types(int)
         )
         return (written, studies) | "Buckets" >> beam.Flatten()
 
 
-def _map_bucket(study: tuple[str, bytes]) -> int:
-    return plans.study_bucket(study[0])
+def _map_bucket(study: PlannedStudy) -> int:
+    return plans.study_bucket(study.study_token)
 
 
 class _WriteInstancesFn(beam.DoFn):
@@ -57,7 +55,7 @@ class _WriteMapsFn(beam.DoFn):
     def __init__(self, folder: str) -> None:
         self._folder = folder
 
-    def process(self, bucket: tuple[int, Iterable[tuple[str, bytes]]]) -> Iterator[int]:
+    def process(self, bucket: tuple[int, Iterable[PlannedStudy]]) -> Iterator[int]:
         plans.write_studies(self._folder, bucket[0], list(bucket[1]))
         yield bucket[0]
 
@@ -110,4 +108,4 @@ def _instances(bucket: int, folder: str) -> list[Planned]:
 
 
 def _maps(bucket: int, folder: str) -> list[tuple[str, bytes]]:
-    return list(plans.read_studies(folder, bucket))
+    return [(study.study_token, study.study_map) for study in plans.read_studies(folder, bucket)]

@@ -3,12 +3,11 @@
 A study and its instances fall into one bucket, so that a slice of the plan holds all it needs.
 """
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from transforms.records import Planned
+from transforms.records import Planned, PlannedStudy
 from transforms.tables import PLAN_INSTANCES, PLAN_STUDIES, read_part, write_part
 
 BUCKETS: Final = 256
@@ -30,9 +29,9 @@ def write_instances(folder: str, bucket: int, rows: list[Planned]) -> None:
     write_part(folder, "plan", PLAN_INSTANCES, f"{bucket:03}", [asdict(planned) for planned in ordered])
 
 
-def write_studies(folder: str, bucket: int, rows: list[tuple[str, bytes]]) -> None:
-    """Keep one bucket's study maps."""
-    studies = [{"study_token": token, "map": encoded} for token, encoded in sorted(rows)]
+def write_studies(folder: str, bucket: int, rows: list[PlannedStudy]) -> None:
+    """Keep what the plan says of one bucket's studies."""
+    studies = [asdict(study) for study in sorted(rows, key=lambda study: study.study_token)]
     write_part(folder, "plan", PLAN_STUDIES, f"{bucket:03}", studies)
 
 
@@ -42,12 +41,10 @@ def read_instances(folder: str, bucket: int) -> list[Planned]:
     return [Planned(**row) for row in read_part(path)] if path.exists() else []
 
 
-def read_studies(folder: str, bucket: int) -> Iterator[tuple[str, bytes]]:
-    """One bucket's study maps."""
+def read_studies(folder: str, bucket: int) -> list[PlannedStudy]:
+    """One bucket's studies; none where it has no file."""
     path = _part(folder, "studies", bucket)
-    if path.exists():
-        for row in read_part(path):
-            yield row["study_token"], row["map"]
+    return [PlannedStudy(**row) for row in read_part(path)] if path.exists() else []
 
 
 def _part(folder: str, table: str, bucket: int) -> Path:

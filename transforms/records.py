@@ -18,6 +18,8 @@ class SourceObject:
       token: stands for URI and version under the key.
       version: what `stores` must find again when it opens the object.
       reason: why it can't be opened at all, a code of `errors.REASONS`; "" where it can.
+      former: the name of its output, where an earlier run wrote it and it rejoins; else "".
+      sop_instance_uid: the new one, where it was told apart from others then; else "".
     """
 
     token: str
@@ -25,6 +27,8 @@ class SourceObject:
     size: int
     version: str
     reason: str = ""
+    former: str = ""
+    sop_instance_uid: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -34,10 +38,14 @@ class Planned:
     Attributes:
       study_token: of its study; "" where nothing is known of it.
       sop_token: of its SOP Instance UID, likewise.
+      series_token: of its Series Instance UID, likewise.
       scan: an encoded `InstanceScan`; empty where it isn't to be rewritten.
       sop_instance_uid: the new one, where the plan settled it; else "".
       reason: why it isn't to be rewritten, a code of `errors.REASONS`; "" where it is.
       path: the tag path of that, "" for none.
+      former: the name of the output that an earlier run wrote of it; "" for none.
+      known_sha256: of the output of another input with this SOP Instance UID, which is gone by now; "" for none.
+      rejoins: whether it isn't among the inputs, but its study's facts have changed.
     """
 
     token: str
@@ -46,10 +54,38 @@ class Planned:
     version: str
     study_token: str = ""
     sop_token: str = ""
+    series_token: str = ""
     scan: bytes = b""
     sop_instance_uid: str = ""
     reason: str = ""
     path: str = ""
+    former: str = ""
+    known_sha256: str = ""
+    rejoins: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class PlannedStudy:
+    """What the plan says of one study.
+
+    Attributes:
+      study_map: encoded `StudyMap`.
+      facts: encoded `StudyFacts`.
+      map_token: stands for all of the map that decides on outputs.
+      changed: whether instances that an earlier run has written into this output would come out unlike now.
+      elsewhere: how many UIDs that it only refers to are borne by another study of the run.
+      known: how many of them by an earlier run's, or told by a crosswalk.
+      external: how many by none.
+    """
+
+    study_token: str
+    study_map: bytes
+    facts: bytes = b""
+    map_token: str = ""
+    changed: bool = False
+    elsewhere: int = 0
+    known: int = 0
+    external: int = 0
 
 
 @dataclass(frozen=True, repr=False)
@@ -109,9 +145,13 @@ class Outcome:
     sop_class_uid: str = ""
     transfer_syntax_uid: str = ""
     original_sop_instance_uid: str = ""
+    original_series_instance_uid: str = ""
+    original_study_instance_uid: str = ""
     size: int = 0
     sha256: str = ""
     changes: list[Changed] = field(default_factory=list)
     late_uids: list[LateUID] = field(default_factory=list)
     risk: str = ""
     frozen: list[Frozen] = field(default_factory=list)
+    study_token: str = ""
+    sop_token: str = ""

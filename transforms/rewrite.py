@@ -10,11 +10,11 @@ from typing import Final
 import apache_beam as beam
 
 from dicomveil.compile import compile_request
-from dicomveil.errors import REASONS, Unsuitable
+from dicomveil.errors import REASONS, Filtered, InvalidInstance, Unsuitable
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter, Rewritten
 from dicomveil.scan import InstanceScan
-from dicomveil.study import StudyMap
+from dicomveil.study_map import StudyMap
 from transforms import stores
 from transforms.progress import Progress
 from transforms.records import Changed, Frozen, LateUID, Outcome, Planned
@@ -94,9 +94,11 @@ class _RewriteFn(beam.DoFn):
     def _rewrite(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Outcome:
         with stores.open_version(planned.uri, planned.version) as source:
             rewritten = self._rewriter.rewrite(source, scan, study_map, planned.sop_instance_uid)
-            written = _Digest()
+            written = _Digest(planned.known_sha256)
             temporary = Path(self._temporary) / f"{planned.token}-{os.getpid()}"
             stores.create(Path(self._output) / rewritten.name, temporary, written.through(rewritten))
+        if planned.former and planned.former != rewritten.name:
+            stores.remove(Path(self._output), planned.former)
         return Outcome(
             token=planned.token,
             uri=planned.uri,
@@ -113,26 +115,38 @@ class _RewriteFn(beam.DoFn):
             sop_class_uid=rewritten.sop_class_uid,
             transfer_syntax_uid=rewritten.transfer_syntax_uid,
             original_sop_instance_uid=scan.sop_instance_uid,
+            original_series_instance_uid=scan.series_instance_uid,
+            original_study_instance_uid=scan.study_instance_uid,
             size=written.size,
             sha256=written.sha256.hexdigest(),
             changes=[Changed(*change) for change in rewritten.changes],
             late_uids=[LateUID(*late) for late in rewritten.late_uids],
             risk=rewritten.risk,
             frozen=[Frozen(*kept) for kept in rewritten.frozen],
+            study_token=planned.study_token,
+            sop_token=planned.sop_token,
         )
 
 
 class _Digest:
-    """Size and SHA-256 of what is written, taken as it passes."""
+    """Size and SHA-256 of what is written, taken as it passes.
 
-    def __init__(self) -> None:
-        self.size, self.sha256 = 0, hashlib.sha256()
+    Args:
+      known: of what another input with the same SOP Instance UID came out as; nothing is written beside that.
+    """
+
+    def __init__(self, known: str) -> None:
+        self.size, self.sha256, self._known = 0, hashlib.sha256(), known
 
     def through(self, rewritten: Rewritten) -> Iterator[bytes]:
         for chunk in rewritten.chunks():
             self.size += len(chunk)
             self.sha256.update(chunk)
             yield chunk
+        if self._known:
+            raise (
+                Filtered("duplicate") if self.sha256.hexdigest() == self._known else InvalidInstance("sop-uid-conflict")
+            )
 
 
 def set_aside(planned: Planned, reason: str, path: str, stage: str) -> Outcome:
@@ -146,4 +160,6 @@ def set_aside(planned: Planned, reason: str, path: str, stage: str) -> Outcome:
         reason=reason,
         stage=stage,
         path=path,
+        study_token=planned.study_token,
+        sop_token=planned.sop_token,
     )

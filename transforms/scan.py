@@ -1,12 +1,14 @@
 """From listed objects to what the plan must know of each; what can't be scanned is settled here, with its reason."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import apache_beam as beam
 
 from dicomveil.errors import Unsuitable
 from dicomveil.scan import scan_instance
 from dicomveil.study import study_token
+from dicomveil.uids import uid_token
 from transforms import stores
 from transforms.progress import Progress
 from transforms.records import Planned, SourceObject
@@ -47,15 +49,28 @@ class _ScanFn(beam.DoFn):
         self._progress.flush()
 
     def _scanned(self, source: SourceObject) -> Planned:
-        known = (source.token, source.uri, source.size, source.version)
+        known = Planned(
+            source.token,
+            source.uri,
+            source.size,
+            source.version,
+            sop_instance_uid=source.sop_instance_uid,
+            former=source.former,
+            rejoins=bool(source.former),
+        )
         if source.reason:
-            return Planned(*known, reason=source.reason)
+            return replace(known, reason=source.reason)
         try:
             with stores.open_version(source.uri, source.version) as content:
                 scan = scan_instance(content, self._listening)
-            sop_token = self._keys.token("sop", scan.sop_instance_uid.encode())
-            return Planned(*known, study_token(scan, self._keys), sop_token, scan.encode())
+            return replace(
+                known,
+                study_token=study_token(scan, self._keys),
+                sop_token=self._keys.token("sop", scan.sop_instance_uid.encode()),
+                series_token=uid_token(self._keys, scan.series_instance_uid).hex() if scan.composite else "",
+                scan=scan.encode(),
+            )
         except Unsuitable as unsuitable:
-            return Planned(*known, reason=unsuitable.reason, path=unsuitable.path)
+            return replace(known, reason=unsuitable.reason, path=unsuitable.path)
         except Exception as unforeseen:
-            return Planned(*known, reason="internal", path=type(unforeseen).__name__)
+            return replace(known, reason="internal", path=type(unforeseen).__name__)

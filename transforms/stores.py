@@ -172,6 +172,38 @@ def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _
         raise
 
 
+def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
+    """The same for one that only its owner may read, and only where nothing has its name yet.
+
+    Returns:
+      Whether it was created.
+
+    Raises:
+      StoreFailed: as `create` does.
+    """
+    if os.path.lexists(target):
+        return False
+    try:
+        with _create_temporary(temporary, _OWNER_ONLY) as descriptor:
+            for chunk in chunks:
+                _write(descriptor, chunk)
+        return _claim(temporary, target)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _claim(temporary: Path, target: Path) -> bool:
+    """Move to a name that nobody has: it is taken first, since a rename would overwrite and not every store links."""
+    with _writing():
+        try:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
+        except FileExistsError:
+            return False
+        os.replace(temporary, target)
+    return True
+
+
 @contextmanager
 def _create_temporary(temporary: Path, mode: int) -> Iterator[int]:
     with _writing():
@@ -208,6 +240,15 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as failure:
         raise (StoreFull if failure.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed)() from None
+
+
+def remove(root: Path, name: str) -> None:
+    """Remove an object below a root, and the folders that it leaves empty."""
+    with _writing(), suppress(FileNotFoundError):
+        (root / name).unlink()
+    for folder in list(Path(name).parents)[:-1]:
+        with suppress(OSError):
+            (root / folder).rmdir()
 
 
 def create_small(target: Path, data: bytes, mode: int = _OPEN_TO_ALL) -> None:

@@ -59,12 +59,38 @@ STUDIES: Final = _schema(
     ("uids_inside", pa.int64()),
     ("uids_outside", pa.int64()),
     ("reason", _TEXT),
+    ("uids_elsewhere", pa.int64()),
+    ("uids_known", pa.int64()),
+    ("uids_external", pa.int64()),
 )
 CROSSWALK_UIDS: Final = _schema(
     "crosswalk/uids", ("role", _TEXT), ("original", _TEXT), ("new", _TEXT), ("inside", pa.bool_()), ("late", pa.bool_())
 )
 CROSSWALK_PATIENTS: Final = _schema(
-    "crosswalk/patients", ("original", _TEXT), ("issuer", _TEXT), ("new", _TEXT), ("study_instance_uid", _TEXT)
+    "crosswalk/patients",
+    ("original", _TEXT),
+    ("issuer", _TEXT),
+    ("new", _TEXT),
+    ("study_instance_uid", _TEXT),
+    ("days", pa.int32()),
+)
+CROSSWALK_STUDIES: Final = _schema(
+    "crosswalk/studies",
+    ("study_token", _TEXT),
+    ("original", _TEXT),
+    ("new", _TEXT),
+    ("facts", pa.binary()),
+    ("map_token", _TEXT),
+)
+CROSSWALK_GIVEN: Final = _schema(
+    "crosswalk/given",
+    ("kind", _TEXT),
+    ("token", _TEXT),
+    ("original", _TEXT),
+    ("issuer", _TEXT),
+    ("new", _TEXT),
+    ("days", pa.int32()),
+    ("anchor", _TEXT),
 )
 CROSSWALK_INSTANCES: Final = _schema(
     "crosswalk/instances",
@@ -74,6 +100,14 @@ CROSSWALK_INSTANCES: Final = _schema(
     ("original_sop_instance_uid", _TEXT),
     ("sop_instance_uid", _TEXT),
     ("name", _TEXT),
+    ("source_size", pa.int64()),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
+    ("sha256", _TEXT),
+    ("original_series_instance_uid", _TEXT),
+    ("series_instance_uid", _TEXT),
+    ("original_study_instance_uid", _TEXT),
+    ("study_instance_uid", _TEXT),
 )
 QUARANTINE: Final = _schema(
     "quarantine",
@@ -84,6 +118,8 @@ QUARANTINE: Final = _schema(
     ("stage", _TEXT),
     ("reason", _TEXT),
     ("path", _TEXT),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
 )
 PLAN_INSTANCES: Final = _schema(
     "plan/instances",
@@ -93,17 +129,38 @@ PLAN_INSTANCES: Final = _schema(
     ("version", _TEXT),
     ("study_token", _TEXT),
     ("sop_token", _TEXT),
+    ("series_token", _TEXT),
     ("scan", pa.binary()),
     ("sop_instance_uid", _TEXT),
     ("reason", _TEXT),
     ("path", _TEXT),
+    ("former", _TEXT),
+    ("known_sha256", _TEXT),
+    ("rejoins", pa.bool_()),
 )
-PLAN_STUDIES: Final = _schema("plan/studies", ("study_token", _TEXT), ("map", pa.binary()))
+PLAN_STUDIES: Final = _schema(
+    "plan/studies",
+    ("study_token", _TEXT),
+    ("study_map", pa.binary()),
+    ("facts", pa.binary()),
+    ("map_token", _TEXT),
+    ("changed", pa.bool_()),
+    ("elsewhere", pa.int64()),
+    ("known", pa.int64()),
+    ("external", pa.int64()),
+)
 
 AUDIT: Final = (INSTANCES, STUDIES)
 """What may be shared: no original value, and nothing computed from one without the key."""
 
-RESTRICTED: Final = (CROSSWALK_UIDS, CROSSWALK_PATIENTS, CROSSWALK_INSTANCES, QUARANTINE)
+RESTRICTED: Final = (
+    CROSSWALK_UIDS,
+    CROSSWALK_PATIENTS,
+    CROSSWALK_STUDIES,
+    CROSSWALK_INSTANCES,
+    CROSSWALK_GIVEN,
+    QUARANTINE,
+)
 """What leads back to the originals."""
 
 

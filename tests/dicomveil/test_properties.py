@@ -77,7 +77,21 @@ def test_an_identity_table_changes_no_byte(data: bytes) -> None:
     instance = open_instance(BytesSource(data))
     keep = Node(lambda tag: (ENTER if tag in SEQUENCES else None, True), lambda tag, creator: keep)
     same = Mapping(str)
-    walk = Walk(Window(instance.source), Facts(same, lambda role: same, "", "", str, 0, lambda word: False))
+    walk = Walk(
+        Window(instance.source),
+        Facts(
+            same,
+            lambda role: same,
+            "",
+            "",
+            lambda *it: "",
+            False,
+            0,
+            lambda word: False,
+            lambda label, number: number,
+            lambda uid: False,
+        ),
+    )
     keep_private(walk, instance, keep)
     assert b"".join(edited(instance.source, instance.begin, instance.source.size, walk.edits)) == instance.source.read(
         instance.begin, instance.source.size

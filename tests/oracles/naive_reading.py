@@ -4,6 +4,7 @@ Slow and obvious on purpose. Of the product it uses the tables themselves, the T
 and mappers that have tests of their own (UIDs, pseudonyms, days); not how it compiles, walks or encodes.
 """
 
+import base64
 import csv
 import datetime
 import io
@@ -47,8 +48,9 @@ MARKS = (0x00120062, 0x00120063, 0x00120064, 0x00280303)
 """What the output says of its own de-identification, at the top level."""
 CHARACTER_SET, SCHEME, MEANING = 0x00080005, 0x00080102, 0x00080104
 PATIENT_NAME, PATIENT_ID, DOCUMENT = 0x00100010, 0x00100020, 0x00420011
-REFERENCED_INSTANCE, TIMEZONE = 0x00081155, 0x00080201
+REFERENCED_INSTANCE, TIMEZONE, FRAME_ORIGIN = 0x00081155, 0x00080201, 0x00340007
 OF_STUDY = (0x00081110, 0x30060012)
+BIRTH_DATES = (0x00100030, 0x00100033)
 ROLES = {0x00100020: "patient", 0x0020000D: "study", 0x0020000E: "series", 0x00080018: "instance",
          0x00200052: "frame-of-reference"}  # fmt: skip
 
@@ -328,6 +330,8 @@ class Naive:
     Attributes:
       vrs: of private elements, by group, creator and low byte, as far as they are known.
       safe: the keys of those that are known to be safe.
+      days: the range of DateShift.
+      pseudonyms: the tags of what becomes a keyed pseudonym.
     """
 
     edition: str = standard.NEWEST
@@ -337,6 +341,10 @@ class Naive:
     map_in_kept: bool = False
     references: str = "map"
     ours: bool = True
+    days: tuple[int, int] = (30, 3650)
+    cap_ages: bool = False
+    pseudonyms: tuple[int, ...] = ()
+    template: str = "{PatientID}"
     vrs: dict[tuple[int, str, int], str] = field(default_factory=dict)
     safe: frozenset[tuple[int, str, int]] = frozenset()
 
@@ -454,12 +462,23 @@ class Naive:
     def _written(self, line: Line, tag: int) -> "Says | Empty":
         return Says(line.value) if line.value else Empty()
 
-    def _same(self, tag: int, what: "Leaf | list[Tree]", creator: str, way: Way, frozen: bool) -> Raw | Holds:
+    def _same(
+        self, tag: int, what: "Leaf | list[Tree]", creator: str, way: Way, frozen: bool
+    ) -> "Raw | Says | Empty | Holds":
         if isinstance(what, Leaf):
-            return Raw(what.raw)
+            return self._whole(tag, self._vr(tag, what, creator) if tag & 0x10000 else dictionary().get(tag, ""), what)
         return Holds(
             tuple(self._data_set(item, (*way, (tag, creator, number)), frozen) for number, item in enumerate(what))
         )
+
+    def _whole(self, tag: int, vr: str, leaf: Leaf) -> "Raw | Says | Empty":
+        """What is kept byte for byte, but for ages over 89."""
+        if not self.cap_ages or (vr != "AS" and tag not in BIRTH_DATES):
+            return Raw(leaf.raw)
+        if tag in BIRTH_DATES:
+            return Empty()
+        values = [value if _is_young(value) else "090Y" * _is_age(value) for value in leaf.text.split("\\")]
+        return Says("\\".join(values))
 
     def _frozen(self, tag: int, what: "Leaf | list[Tree]", creator: str, way: Way) -> "Raw | Says | Holds":
         uid = isinstance(what, Leaf) and self._vr(tag, what, creator) == "UI" and _role(tag) != "definition"
@@ -477,8 +496,12 @@ class Naive:
             text = self._identities.pseudonym(_leaf(tree, tag).text)
             return Says(text) if text else Empty()
         if tag == PATIENT_NAME and not way:
-            return Says(self._identities.name)
+            return Says(self.template.replace("{PatientID}", self._identities.name))
         asked = code(tag, self.edition, self.options, self.ours)
+        if tag in self.pseudonyms and asked != "K":
+            text = _leaf(tree, tag).text
+            label = {0x00080050: "accession", 0x00200010: "study-id"}[tag]
+            return Says(base64.b32encode(KEYS.derive(label, text.encode())[:10]).decode()) if text else Empty()
         if asked == "code-meaning" or (tag == MEANING and "CleanDescriptors" in self.options):
             line = self.verdict(way, SCHEME, "", False)
             scheme = tree.get(SCHEME) if line is None or line.kind == "keep" else None
@@ -491,11 +514,33 @@ class Naive:
                 return Says(KNOWN)
             action = self._basic(path)
         if action == "dates":
-            vr = dictionary()[tag]
-            if vr in ("DA", "DT"):
-                return Says(self._identities.shifted(_leaf(tree, tag).text))
-            action = "K" if vr == "TM" or tag == TIMEZONE else self._basic(path)
+            wish = self._moved(tag, _leaf(tree, tag))
+            if wish is not None:
+                return wish
+            kind = standard.resolved(self.edition).type(path, self._sop_class)
+            needed = self._basic(path) == "D" or kind.startswith("1")
+            action = "D" if needed else "Z" if self._can_move(tag) else self._basic(path)
         return self._done(action, tag, what, way)
+
+    def _can_move(self, tag: int) -> bool:
+        return dictionary()[tag] in ("DA", "DT", "TM") or tag in (TIMEZONE, FRAME_ORIGIN)
+
+    def _moved(self, tag: int, leaf: Leaf) -> "Raw | Says | None":
+        """A date moved, a time as it is; None for what is neither."""
+        vr = dictionary()[tag]
+        if tag == FRAME_ORIGIN:
+            seconds = int.from_bytes(leaf.raw[:6], "big") + 86400 * self._identities.days
+            good = len(leaf.raw) == 10 and int.from_bytes(leaf.raw[6:], "big") < 10**9 and 0 <= seconds < 2**48
+            return Raw(seconds.to_bytes(6, "big") + leaf.raw[6:]) if good else None
+        if vr in ("TM", "SH"):
+            form = r"[+-]\d{4}" if vr == "SH" else r"\d{2}(:?\d{2}(:?\d{2}(\.\d{1,6})?)?)?"
+            return Raw(leaf.raw) if re.fullmatch(form, leaf.text) or not leaf.text else None
+        whole = vr in ("DA", "DT") and all(
+            re.fullmatch(r"\d{8}" if vr == "DA" else r"\d{8}[\d.+-]*", value)
+            for value in leaf.text.split("\\")
+            if value
+        )
+        return Says(self._identities.shifted(leaf.text)) if whole else None
 
     def _basic(self, path: tuple[int, ...]) -> str:
         return by_type(code(path[-1], self.edition, (), self.ours), path, self.edition, self._sop_class)
@@ -529,7 +574,7 @@ class Naive:
 
     def _private(
         self, tag: int, what: "Leaf | list[Tree]", creator: str, way: Way, frozen: bool, kept: bool
-    ) -> "Raw | Says | Holds | None":
+    ) -> "Raw | Says | Empty | Holds | None":
         if frozen:
             return self._frozen(tag, what, creator, way)
         if kept:
@@ -543,7 +588,7 @@ class Naive:
         if vr == "UI":
             return self._mapped(what, "other", way)
         if not safe or vr not in ("LO", "SH", "ST", "LT", "UT", "UC", "PN", "DA", "DT", "TM", "UI", "UN", ""):
-            return Raw(what.raw)
+            return self._whole(tag, vr, what)
         if vr in TEXT:
             return Says(KNOWN) if KNOWN.casefold() in what.text.casefold() else None
         if FULL in self.options and vr in ("DA", "DT", "TM"):
@@ -564,6 +609,20 @@ def _first(lines: list[Line], order: tuple[str, ...]) -> Line | None:
 def _ordered(line: Line) -> tuple[object, ...]:
     """Of several that replace one attribute, the one that says most exactly where."""
     return line.anywhere, [item < 0 for *_, item in line.steps], not line.creator, line.text
+
+
+def _is_age(value: str) -> bool:
+    return bool(re.fullmatch(r" *\d+ *[DWMYdwmy]? *", value))
+
+
+def _is_young(value: str) -> bool:
+    """Whether a value of AS is under 90 years, or none at all."""
+    if not value.strip(" \0"):
+        return True
+    if not _is_age(value):
+        return False
+    number, unit = int(re.findall(r"\d+", value)[0]), value.strip()[-1].upper()
+    return number < {"D": 32850, "W": 32850 / 7, "M": 1080}.get(unit, 90)
 
 
 def _leaf(tree: Tree, tag: int) -> Leaf:
@@ -596,7 +655,7 @@ class Identities:
         }
         self.patient = self._original if "patient" in self.kept else self.given.get("patient", self.name)
         self._borne = {what.text: role for tag, role in ROLES.items() if isinstance(what := tree.get(tag), Leaf)}
-        self._days = shift_days(KEYS, self._original or f"study {study}")
+        self.days = shift_days(KEYS, self._original or f"study {study}", naive.days)
 
     def pseudonym(self, patient_id: str) -> str:
         """Of a Patient ID in an Item."""
@@ -617,6 +676,6 @@ class Identities:
         """Each full date, moved by the patient's days."""
         values = []
         for value in text.split("\\") if text else []:
-            day = datetime.date(int(value[:4]), int(value[4:6]), int(value[6:8])) + datetime.timedelta(self._days)
+            day = datetime.date(int(value[:4]), int(value[4:6]), int(value[6:8])) + datetime.timedelta(self.days)
             values.append(day.strftime("%Y%m%d") + value[8:])
         return "\\".join(values)

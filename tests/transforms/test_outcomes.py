@@ -4,7 +4,8 @@ import pytest
 
 from dicomveil.errors import InvalidInstance
 from dicomveil.request import Request
-from dicomveil.study import StudyMap
+from dicomveil.study import NO_LISTS
+from dicomveil.study_map import StudyMap
 from tests.corpora import KEY
 from transforms import conflicts, rewrite, scan, study
 from transforms.records import Outcome, Planned, SourceObject
@@ -45,15 +46,18 @@ def test_the_unforeseen_in_a_group_is_its_members(key, monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise KeyError("Bodox")
 
-    monkeypatch.setattr(study, "build_study_map", fail)
-    fn = study._BuildFn(key, Request())
-    fn.setup()
-    ((token, encoded),) = fn.process(("0a", [Planned("00", "", 0, "", study_token="0a", scan=b"no scan")]))
-    assert (token, StudyMap.decode(encoded).conflict) == ("0a", "internal")
+    monkeypatch.setattr(study, "gather", fail)
+    gathering, settling = study._GatherFn(key, Request()), study._SettleFn(key, Request(), NO_LISTS)
+    gathering.setup()
+    settling.setup()
+    ((token, said),) = gathering.process(("0a", [Planned("00", "", 0, "", study_token="0a", scan=b"no scan")]))
+    ((planned),) = settling.process((token, ([(said, None)], [])))
+    assert (planned.study_token, StudyMap.decode(planned.study_map).conflict) == ("0a", "internal")
     monkeypatch.setattr(conflicts, "_digest", fail)
     fn = conflicts._SettleFn(key, "quarantine")
     fn.setup()
-    settled = list(fn.process(("0b", [Planned(token, token, 0, "", sop_token="0b") for token in ("00", "01")])))
+    shared = [Planned(token, token, 0, "", sop_token="0b") for token in ("00", "01")]
+    settled = list(fn.process(("0b", {"planned": shared})))
     assert [(it.token, it.reason, it.path) for it in settled] == [
         ("00", "internal", "KeyError"),
         ("01", "internal", "KeyError"),

@@ -14,6 +14,7 @@ from transforms.stores import (
     StoreFailed,
     StoreFull,
     create,
+    create_new,
     create_restricted,
     list_objects,
     local_path,
@@ -120,3 +121,16 @@ def test_a_scheme_stands_in_front(tmp_path: Path) -> None:
     assert local_path("/a:/b") == Path("/a:/b") and local_path("/a://b") == Path("/a:/b")
     with pytest.raises(StoreError, match="only folders of this machine"):
         local_path("gs://bucket/a")
+
+
+def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
+    """A new object is its owner's alone, and gives way to whatever has its name, also to a link that leads nowhere."""
+    target, temporary = tmp_path / "a", tmp_path / "a.part"
+    assert create_new(target, temporary, [b"one", b"two"]) and target.read_bytes() == b"onetwo"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert not create_new(target, temporary, [b"three"]) and target.read_bytes() == b"onetwo"
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert not create_new(tmp_path / "link", temporary, [b"three"])
+    meanwhile = tmp_path / "b"
+    assert not create_new(meanwhile, temporary, (meanwhile.write_bytes(b"four") and b"three" for _ in "1"))
+    assert meanwhile.read_bytes() == b"four" and not temporary.exists()

@@ -1,0 +1,104 @@
+"""Who was who: one value sought in the crosswalks that finished runs left under --restricted.
+
+It knows tables by their columns' names alone, so that a table of a later version is searched as well.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms import stores
+from transforms.manifests import ListedPart, listed_parts
+
+BANNER: Final = (
+    "This leads from new values to the originals, or back: whoever sees the answer knows who is who. "
+    "Leave it to those who may know, and keep it out of logs and mails."
+)
+_TABLES: Final = "crosswalk/"
+_BLANKS: Final = " \0"
+
+
+@dataclass(frozen=True, repr=False)
+class Match:
+    """One row that holds the value.
+
+    Attributes:
+      table: such as "patients".
+      runs: those that wrote such a row, the oldest first.
+      row: its columns, those without a value left out.
+    """
+
+    table: str
+    runs: tuple[str, ...]
+    row: dict[str, Any]
+
+
+def look_up(restricted: str, value: str, original: bool) -> list[Match]:
+    """Every row of a crosswalk that holds a value; the parts of runs that aren't finished don't count.
+
+    Args:
+      value: a Patient ID, a UID, a source's URI or an output's name; blanks around it don't count.
+      original: whether it is sought among the original values, or else among the new ones.
+
+    Raises:
+      StoreError: no finished run has its records there, or a part of them can't be read.
+    """
+    runs: dict[tuple[str, str], list[str]] = {}
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for part in listed_parts(stores.local_path(restricted)):
+        if part.table.startswith(_TABLES):
+            for row in _matching(part, value.strip(_BLANKS), original):
+                same = part.table.removeprefix(_TABLES), json.dumps(row, default=str)
+                rows[same] = row
+                runs[same] = [*(run for run in runs.get(same, []) if run != part.run), part.run]
+    return [Match(same[0], tuple(runs[same]), row) for same, row in sorted(rows.items(), key=lambda item: item[0])]
+
+
+def _matching(part: ListedPart, value: str, original: bool) -> Iterator[dict[str, Any]]:
+    try:
+        schema = pq.read_schema(part.path)
+        columns = [column.name for column in schema if column.type == pa.string() and _holds(column.name, original)]
+        if not columns:
+            return
+        sought = reduce(or_, (pc.field(name) == value for name in columns))
+        found = pq.read_table(part.path, filters=sought, partitioning=None).to_pylist()
+    except (OSError, pa.ArrowException):
+        raise stores.StoreError(f"{part.name}: a finished run lists it, and it can't be read; restore it") from None
+    yield from ({name: cell for name, cell in row.items() if cell not in (None, "")} for row in found)
+
+
+def _holds(column: str, original: bool) -> bool:
+    """Whether a column holds original values, or else new ones, by which something could be sought."""
+    if column == "source_uri" or column.split("_")[0] == "original":
+        return original
+    return not original and (column in ("new", "name") or column.endswith(("_uid", "_id")))
+
+
+def as_json(matches: list[Match]) -> str:
+    """The matches for a script."""
+    return json.dumps([{"table": it.table, "runs": it.runs, **it.row} for it in matches], indent=1, default=str)
+
+
+def as_text(matches: list[Match]) -> str:
+    """The matches for a person: a paragraph each. What a terminal would obey is escaped."""
+    return "\n\n".join("\n".join(_lines(match)) for match in matches)
+
+
+def _lines(match: Match) -> Iterator[str]:
+    yield f"{match.table}, run {', '.join(match.runs)}"
+    width = max(map(len, match.row), default=0)
+    for name, cell in match.row.items():
+        yield f"  {name:<{width}}  {_printable(str(cell))}"
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,0 +1,63 @@
+"""Patient IDs that were seen under several issuers: of two hospitals' patients with one number, one may be another."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from dicomveil.pseudonyms import known_patient_id
+from dicomveil.scan import InstanceScan
+from transforms import stores
+from transforms.records import Planned
+from transforms.secrets import KeyReference
+
+
+class CountIssuers(beam.PTransform):
+    """Note how many Patient IDs the run's instances name under several issuers; instances that name none don't count.
+
+    Args:
+      folder: of the run, in the restricted zone.
+    """
+
+    def __init__(self, folder: str, key: KeyReference) -> None:
+        super().__init__()
+        self._folder, self._key = folder, key
+
+    def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection:
+        return (
+            planned
+            | "Issuers" >> beam.ParDo(_IssuerFn(self._key)).with_output_types(tuple[bytes, bytes])
+            | "Each once" >> beam.Distinct()
+            | "By patient" >> beam.GroupByKey()
+            | "Several" >> beam.Filter(_several)
+            | "Count" >> beam.combiners.Count.Globally()
+            | "Note" >> beam.ParDo(_NoteFn(self._folder))
+        )
+
+
+def _several(patient: tuple[bytes, Iterable[bytes]]) -> bool:
+    return len(list(patient[1])) > 1
+
+
+class _IssuerFn(beam.DoFn):
+    def __init__(self, key: KeyReference) -> None:
+        self._key = key
+
+    def setup(self) -> None:
+        self._keys = self._key.keys()
+
+    def process(self, planned: Planned) -> Iterator[tuple[bytes, bytes]]:
+        scan = InstanceScan.decode(planned.scan) if planned.scan else None
+        if scan and scan.issuer and (patient := known_patient_id(scan.patient_id)):
+            yield (
+                self._keys.derive("issued", patient.encode())[:8],
+                self._keys.derive("issuer", scan.issuer.encode())[:8],
+            )
+
+
+class _NoteFn(beam.DoFn):
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def process(self, count: int) -> None:
+        stores.create_restricted(Path(self._folder) / "issuers", str(count).encode())
