@@ -4,23 +4,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import pydicom
 import pytest
 
-from dicomveil import standard
-from dicomveil.keys import Keys
-from dicomveil.uids import new_uid
+from dicomveil import Deidentifier
+from dicomveil.body import parse_request
 from tests.corpora import CORPUS, KEY, NO_CORPUS
+from tests.oracles.reference_graph import Recipe, Rules, compare, edges, read
+from tests.pipelines.test_anonymize import table
 
 pytestmark = [pytest.mark.archive, pytest.mark.skipif(CORPUS is None, reason=NO_CORPUS)]
 PATIENTS = os.environ.get("DICOMVEIL_ARCHIVE_PATIENTS", "8")
-KEYS = Keys(KEY)
-
-# References that the tables take away with what holds them: Referenced Study Sequence, and the content of reports.
-TAKEN_AWAY = {"ReferencedStudySequence", "ContentSequence", "GraphicAnnotationSequence", "OriginalAttributesSequence"}
 
 
 @pytest.fixture(scope="module")
@@ -60,41 +55,27 @@ def test_no_planted_value_survives(archive: tuple[Path, Path]) -> None:
     assert counted["planted"] and {kind: count for kind, count in counted["leaked"].items() if count} == {}
 
 
-def references(ds: pydicom.Dataset, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Every instance-role UID, by the path of keywords and Items that leads to it."""
-    for element in ds:
-        if element.tag.is_private or element.keyword in TAKEN_AWAY:
-            continue
-        if element.VR == "SQ":
-            for number, item in enumerate(element.value):
-                yield from references(item, (*path, element.keyword, str(number)))
-        elif element.VR == "UI" and element.value:
-            role = standard.uid_attributes().get(int(element.tag))
-            if role and role.role != "definition":
-                values = element.value if element.VM > 1 else [element.value]
-                yield from (((*path, element.keyword, str(n)), str(value)) for n, value in enumerate(values))
-
-
 def test_every_reference_leads_where_it_led(archive: tuple[Path, Path]) -> None:
-    """The reference graph before and after is the same, every edge at the same path under the new names."""
+    """The reference graph before and after is the same under the run's own crosswalk, every edge at its path."""
     made, copy = archive
-    after = {str(ds.SOPInstanceUID): ds for ds in map(read, copy.rglob("*.dcm"))}
-    node = compiled_removals()
-    checked = 0
-    for path in (made / "dicom").rglob("*.dcm"):
-        ds = read(path)
-        twin = dict(references(after[new_uid(KEYS, str(ds.SOPInstanceUID))]))
-        for where, uid in references(ds):
-            if not any(step in node for step in where):
-                assert twin[where] == new_uid(KEYS, uid)
-                checked += 1
-    assert checked > 1000
+    restricted = copy.with_name("copy-restricted")
+    sources = {row["name"]: Path(row["source_uri"]) for row in table(restricted, "crosswalk/instances")}
+    assert len(sources) == sum(1 for path in (made / "dicom").rglob("*") if path.is_file())
+    crosswalk = {row["original"]: row["new"] for row in table(restricted, "crosswalk/uids")}
+    graph = read({name: copy / name for name in sources})
+    assert compare(read(sources), graph, crosswalk) == []
+    assert edges(graph) > 1000
+    people = {row["original"]: row["new"] for row in table(restricted, "crosswalk/patients")}
+    assert len(set(people.values())) == len(people) == int(PATIENTS)
+    assert {instance.patient for instance in graph.values()} == set(people.values())
 
 
-def compiled_removals() -> set[str]:
-    """Sequences that the Basic Profile removes or replaces whole."""
-    return {row.keyword for row in standard.rows("2026d") if row.keyword.endswith("Sequence") and row.basic != "X/Z/U*"}
-
-
-def read(path: Path) -> pydicom.Dataset:
-    return pydicom.dcmread(path, stop_before_pixels=True)
+def test_dates_move_and_references_stay(archive: tuple[Path, Path]) -> None:
+    """Under research-dates.yaml the archive's graph is the same one: its UIDs don't hang on what becomes of dates."""
+    request = (Path(__file__).parents[1] / "configs" / "requests" / "research-dates.yaml").read_text()
+    engine = Deidentifier(parse_request(request + "BurnedIn: pass\n"), key=KEY)
+    files = {str(path): path for path in sorted((archive[0] / "dicom").rglob("*.dcm"))[::3]}
+    graph = read({name: engine.rewrite(path.read_bytes()) for name, path in files.items()})
+    options = ("RetainLongitudinalModifiedDates", "RetainPatientCharacteristics", "CleanDescriptors")
+    assert compare(read(files), graph, Recipe(KEY), Rules(options)) == []
+    assert edges(graph) > 300

@@ -124,6 +124,20 @@ def test_what_is_said_of_orthanc_is_shown(name: str) -> None:
         assert set(named) <= known_tests(), set(named) - known_tests()
 
 
+def test_every_story_is_shown() -> None:
+    """docs/stories.md tells the thirteen stories, the first test of each is its own, and all tests that it names are there."""
+    text = read("docs/stories.md")
+    lines = [line for heading in ("References", "Dates") for line in rows(section(text, heading))[1:]]
+    assert [line[0] for line in lines] == [f"A{n}" for n in range(1, 9)] + [f"B{n}" for n in range(9, 14)]
+    stories = set(re.findall(r"^def (test_\w+)", read("tests/test_stories.py"), re.MULTILINE))
+    for number, _, shown in lines:
+        named = re.findall("`(.+?)`", shown)
+        assert set(named) <= known_tests(), set(named) - known_tests()
+        assert named[0].startswith(f"test_{number.lower()}_")
+        stories.discard(named[0])
+    assert stories == set()
+
+
 def test_every_defect_has_its_line() -> None:
     """docs/orthanc.md counts the thirteen defects, and each case that names a defect names one of them."""
     numbers = [int(line[0]) for line in rows(section(read("docs/orthanc.md"), "Defects"))[1:]]

@@ -60,8 +60,10 @@ def table(folder: Path, name: str) -> list[dict]:
 
 
 def instance(uid: str, **values: str) -> bytes:
-    """A small instance; `values` replace Study, Patient ID or the pixels."""
+    """A small instance; `values` replace Study (which gets a series of its own), Patient ID or the pixels."""
     more = [(0x00080018, E.element(0x00080018, "UI", uid))]
+    if "study" in values:
+        more.append((0x0020000E, E.element(0x0020000E, "UI", f"{values['study']}.1")))
     for keyword, value in values.items():
         tag, vr = {"study": (0x0020000D, "UI"), "patient": (0x00100020, "LO"), "text": (0x00204000, "LT")}[keyword]
         more.append((tag, E.element(tag, vr, value)))
