@@ -4,5 +4,18 @@ This package is the engine: it knows no storage and no Beam. `transforms` carrie
 `pipelines` are its doors.
 """
 
-from dicomveil.body import parse_request as parse_request
+from typing import TYPE_CHECKING, Any
+
 from dicomveil.deidentifier import Deidentifier as Deidentifier
+
+if TYPE_CHECKING:
+    from dicomveil.body import parse_request as parse_request
+
+
+def __getattr__(name: str) -> Any:
+    """`parse_request` when it is asked for: workers get requests that are read, and do without YAML and its schemas."""
+    if name == "parse_request":
+        from dicomveil.body import parse_request
+
+        return parse_request
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

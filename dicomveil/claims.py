@@ -104,7 +104,7 @@ def longitudinal(request: Request) -> str:
         done = {"K"}  # it names no date but those of birth
     rules = Rules.of(request)
     for row in standard.rows(standard.NEWEST):
-        if _counts(row) and "x" not in row.tag:
+        if _counts(row) and standard.names_one(row.tag):
             verdict = rules.verdict(standard.tag_number(row.tag))
             done.add("K" if verdict == "keep" else DATES if verdict not in ("", "remove") else "X")
     if request.keep_private_tags or any(
@@ -134,7 +134,9 @@ def _may_date(attribute: Attribute) -> bool:
     if attribute.private or any(attribute.matches(tag) for tag in _sequences()):
         return True
     dates = {
-        standard.tag_number(row.tag) for row in standard.rows(standard.NEWEST) if _counts(row) and "x" not in row.tag
+        standard.tag_number(row.tag)
+        for row in standard.rows(standard.NEWEST)
+        if _counts(row) and standard.names_one(row.tag)
     }
     dates |= {tag for tag in _supplemented("X", "Z", "D", "X/Z", "X/D", "Z/D", "X/Z/D") if vr_of(tag) in ("DA", "DT")}
     return any(attribute.matches(tag) for tag in dates)
@@ -148,7 +150,7 @@ def _sequences() -> tuple[int, ...]:
 def _supplemented(*actions: str) -> Iterator[int]:
     """The attributes of the supplement that get one of some actions."""
     for row in standard.supplement():
-        if "x" not in row.tag and row.action in actions:
+        if standard.names_one(row.tag) and row.action in actions:
             yield standard.tag_number(row.tag)
 
 

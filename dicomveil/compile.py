@@ -6,7 +6,6 @@ dictionary lists is removed.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,9 +13,8 @@ from typing import Final
 
 import pydicom
 
-from dicomveil import actions, ages, claims, marks, options, standard
+from dicomveil import actions, ages, charset, claims, dates, marks, options, standard
 from dicomveil.content import CONTENT, Contents
-from dicomveil.dates import shift_timestamp, shift_values
 from dicomveil.decision import ENTER, NOTHING, REMOVED_ITEM, Act, Choice, Decision, Literal, Node
 from dicomveil.paths import EVERY
 from dicomveil.private import PrivateRules
@@ -25,6 +23,7 @@ from dicomveil.references import EVIDENCE, Ahead
 from dicomveil.request import ROLES, Replacement, Request
 from dicomveil.rules import Place, Rules
 from dicomveil.stream import Encoding, Window
+from dicomveil.tags import keyword_of, vr_of
 from dicomveil.vocabulary import Vocabulary
 from dicomveil.walk import Edit, Going, Walk
 
@@ -46,9 +45,7 @@ TIMEZONE: Final = 0x00080201
 FRAME_ORIGIN_TIMESTAMP: Final = 0x00340007
 _OF_STUDY: Final = (0x00081110, 0x30060012)
 """Sequences in which a SOP Instance UID names a study: Referenced Study and RT Referenced Study Sequence."""
-_TEXT: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "PN"))
-_TEMPORAL: Final = frozenset(("DA", "DT", "TM"))
-_MOVES: Final = {TIMEZONE: shift_values, FRAME_ORIGIN_TIMESTAMP: shift_timestamp}
+_MOVES: Final = {TIMEZONE: dates.shift_values, FRAME_ORIGIN_TIMESTAMP: dates.shift_timestamp}
 """How attributes of other VRs are moved that Table E.1-1 counts among the dates, as far as their unit is known."""
 _CLEANABLE: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE"))
 _CONSTANTS: Final[dict[str, Callable[[int, str], Literal]]] = {
@@ -220,7 +217,7 @@ class DecisionTable:
         if kind.startswith("1"):
             return None
         action = "Z" if kind.startswith("2") else "X"
-        return Decision(tag, _keyword(tag), "SQ", action, "E.1-1 2008", literal=_CONSTANTS[action](tag, "SQ"))
+        return Decision(tag, keyword_of(tag), "SQ", action, "E.1-1 2008", literal=_CONSTANTS[action](tag, "SQ"))
 
     # ---------------------------------------------------------------------------------------------------- decisions
 
@@ -233,7 +230,9 @@ class DecisionTable:
             return replace(_replacing(tag, asked, place.utf8), noted=_tells(place, tag)), lasting
         if asked == "remove":
             noted = _tells(place, tag)
-            return Decision(tag, _keyword(tag), _vr(tag), "X", "Remove", literal=NOTHING, noted=noted), lasting
+            return Decision(
+                tag, keyword_of(tag), vr_of(tag) or "UN", "X", "Remove", literal=NOTHING, noted=noted
+            ), lasting
         if element is None or not lasting:
             kept = (asked == "keep" or place.frozen) and tag >> 16 not in REMOVED_GROUPS and bool(tag & 0xFFFF)
             return (None if kept else self._outside(place, tag)), False
@@ -302,10 +301,10 @@ class DecisionTable:
         make = partial(Decision, tag, keyword, vr, "C", rule)
         if code == options.TEXT and vr in _CLEANABLE and self._vocabulary is not None:
             return make(act=actions.clean_text(self._vocabulary, otherwise, actions.UTF_8 if place.utf8 else ""))
-        if code == options.DATES and (vr in _TEMPORAL or tag in _MOVES):
+        if code == options.DATES and (vr in dates.VRS or tag in _MOVES):
             needed = basic == "D" or self._resolved.type((*place.path, tag), place.sop_class_uid).startswith("1")
             stranded = actions.unshiftable(tag, keyword, vr, rule, needed)
-            return make(act=actions.shift_dates(otherwise, stranded, _MOVES.get(tag, shift_values)))
+            return make(act=actions.shift_dates(otherwise, stranded, _MOVES.get(tag, dates.shift_values)))
         return Decision(tag, keyword, vr, basic, rule, literal=otherwise)
 
     def _basic(self, tag: int) -> str:
@@ -325,7 +324,7 @@ class DecisionTable:
             return "U"
         if code in ("K", "U"):
             return code
-        if code == "P" and _vr(tag) == "UI":
+        if code == "P" and vr_of(tag) == "UI":
             return "U"
         if not place.sop_class_uid:
             return _UNKNOWN_SOP_CLASS.get(code, code)
@@ -410,7 +409,7 @@ class DecisionTable:
         yield Decision(tag, "DeidentificationMethod", "LO", "D", "mark", act=actions.add_value(text), supply=supply)
         if self.request.encrypt_for:
             tag, supply = ENCRYPTED_ATTRIBUTES, actions.supply_literal(_PENDING)
-            yield Decision(tag, _keyword(tag), "SQ", "D", ENCRYPT_FOR, literal=_PENDING, supply=supply)
+            yield Decision(tag, keyword_of(tag), "SQ", "D", ENCRYPT_FOR, literal=_PENDING, supply=supply)
         if self.claims:
             tag = marks.DEIDENTIFICATION_METHOD_CODE_SEQUENCE
             items = actions.encoded_items(marks.code_items(self.claims))
@@ -423,26 +422,16 @@ def compile_request(request: Request) -> DecisionTable:
     return DecisionTable(request)
 
 
-def _keyword(tag: int) -> str:
-    element = standard.dictionary().get(tag)
-    return element.keyword if element else ""
-
-
-def _vr(tag: int) -> str:
-    element = standard.dictionary().get(tag)
-    return element.vr.split(" ")[0] if element else "UN"
-
-
 def _codes(request: Request) -> dict[int, tuple[str, str]]:
     """The action code of each attribute that is named by a table, and the table or the Option that says so."""
     codes = {}
     if request.supplement:
         for ours in standard.supplement():
-            if "x" not in ours.tag:
+            if standard.names_one(ours.tag):
                 codes[standard.tag_number(ours.tag)] = options.supplemented(ours, request.options)
     rule = f"E.1-1 {request.dicom_version}"
     for row in standard.rows(request.dicom_version):
-        if re.fullmatch(r"\([0-9A-F]{4},[0-9A-F]{4}\)", row.tag):
+        if standard.names_one(row.tag):
             code, option = options.code_of(row, request.options)
             codes[standard.tag_number(row.tag)] = code, f"{rule} {option}" if option else rule
     return codes
@@ -456,13 +445,13 @@ def _tells(place: Place, tag: int) -> bool:
 
 def _emptied(tag: int, action: str) -> Decision:
     """What becomes of a sequence of which no Item is left."""
-    return Decision(tag, _keyword(tag), "SQ", action, _EXTERNAL, literal=_CONSTANTS[action](tag, "SQ"))
+    return Decision(tag, keyword_of(tag), "SQ", action, _EXTERNAL, literal=_CONSTANTS[action](tag, "SQ"))
 
 
 def _replacing(tag: int, rule: Replacement, utf8: bool) -> Decision:
     """What the request writes in an attribute's place, and where it is missing."""
     literal, act, supply = actions.replaced(tag, rule.value, actions.UTF_8 if utf8 else "")
-    return Decision(tag, _keyword(tag), rule.vr, "D", "Replace", literal=literal, act=act, supply=supply, over=True)
+    return Decision(tag, keyword_of(tag), rule.vr, "D", "Replace", literal=literal, act=act, supply=supply, over=True)
 
 
 def _capped(tag: int, keyword: str, vr: str) -> Decision | None:
@@ -485,7 +474,7 @@ def _remembered(tag: int, keyword: str, utf8: bool) -> Decision:
 
 def _in_utf8(decision: Decision | None, tag: int, keyword: str, vr: str) -> Decision | None:
     """The same where the data set is switched to UTF-8: text that stays is encoded anew."""
-    if vr not in _TEXT:
+    if vr not in charset.VRS:
         return decision
     if decision is None:
         return Decision(tag, keyword, vr, "C", "charset", act=actions.to_utf8)

@@ -9,18 +9,6 @@ from typing import Final, NamedTuple
 
 from dicomveil import standard
 
-EDITIONS: Final = ("2019c", "2021b", "2023b", "2025e")
-"""Those that changed Table E.3.4-1; each holds until the next."""
-
-_COLUMNS: Final = {
-    "RetainUIDs": "uids",
-    "RetainDeviceIdentity": "device",
-    "RetainInstitutionIdentity": "institution",
-    "RetainPatientCharacteristics": "patient",
-    "RetainLongitudinalFullDates": "full_dates",
-    "RetainLongitudinalModifiedDates": "modified_dates",
-    "CleanDescriptors": "descriptors",
-}
 REFERENCES: Final = frozenset(("COMPOSITE", "IMAGE", "WAVEFORM"))
 """The Value Types of Items that refer to an instance."""
 _VALUES: Final = frozenset(("CODE", "DATE", "DATETIME", "NUM", "PNAME", "TEXT", "TIME", "UIDREF"))
@@ -57,8 +45,7 @@ class Row(NamedTuple):
 @cache
 def rows(edition: str) -> tuple[Row, ...]:
     """Table E.3.4-1 as an edition of PS3.15 has it; as 2019c has it, the first, for editions before it."""
-    held = max((it for it in EDITIONS if it <= edition), default=EDITIONS[0])
-    return tuple(Row(*line) for line in standard.lines("structured_content", f"{held}.csv"))
+    return tuple(Row(*line) for line in standard.lines_in_force("structured_content", edition))
 
 
 @cache
@@ -90,7 +77,8 @@ class Concepts:
     """
 
     def __init__(self, edition: str, options: frozenset[str]) -> None:
-        self._columns = tuple(column for option, column in _COLUMNS.items() if option in options)
+        asked = {standard.OPTION_COLUMNS[option] for option in options}
+        self._columns = tuple(column for column in Row._fields if column in asked)
         self._rows: dict[tuple[str, str], list[Row]] = {}
         for row in rows(edition):
             self._rows.setdefault(concept(row.scheme, row.code_value), []).append(row)

@@ -10,6 +10,9 @@ from typing import Any, Final
 
 from dicomveil.keys import Keys
 
+VRS: Final = frozenset(("DA", "DT", "TM"))
+"""Those of dates and times."""
+
 _BLANK: Final = r"[ \0]*"
 _TIME: Final = r"(?:[01][0-9]|2[0-3])(?:[0-5][0-9](?:(?:[0-5][0-9]|60)(?:\.[0-9]{1,6})?)?)?"
 _OFFSET: Final = r"[+-](?:0[0-9]|1[0-4])[0-5][0-9]"

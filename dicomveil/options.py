@@ -6,7 +6,7 @@ cleaning wins over keeping, and a date that many instances of many patients shar
 
 from typing import Final
 
-from dicomveil import standard
+from dicomveil import dates, standard
 
 TEXT: Final = "C text"
 """Cleaned: reduced to a vocabulary (E.3.5, E.3.7, E.3.8)."""
@@ -66,7 +66,7 @@ def supplemented(row: standard.SupplementRow, options: tuple[str, ...]) -> tuple
     vr = standard.dictionary()[standard.tag_number(row.tag)].vr
     if row.action == "U" and "RetainUIDs" in options:
         return "K", "supplement RetainUIDs"
-    if vr in ("DA", "DT", "TM") and row.action != "K":
+    if vr in dates.VRS and row.action != "K":
         if FULL in options:
             return "K", f"supplement {FULL}"
         if MODIFIED in options and row.keyword not in _SHARED_SUPPLEMENTED:

@@ -7,7 +7,7 @@ group, Private Creator and low byte, in whatever block they stand.
 from functools import cached_property, partial
 from typing import Final
 
-from dicomveil import actions, standard
+from dicomveil import actions, charset, dates, standard
 from dicomveil.decision import NOTHING, PROBE, REMOVED, Act, Decision, Element, PrivateRule, Supply
 from dicomveil.errors import InvalidInstance
 from dicomveil.request import Replacement, Request
@@ -19,12 +19,10 @@ from dicomveil.walk import Walk
 
 _ENTER: Final = Decision(0, "", "SQ", "K", "")
 _FROZEN: Final = Decision(0, "", "SQ", "K", "Keep", frozen=True)
-_TEXT: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "PN"))
-_TEMPORAL: Final = frozenset(("DA", "DT", "TM"))
 _SAID_SAFE: Final = frozenset(
     ("AS", "AT", "CS", "DS", "FD", "FL", "IS", "OB", "OD", "OF", "OL", "OV", "OW", "SL", "SS", "SV", "UL", "US", "UV")
 )
-_PROCESSED: Final = _TEXT | _TEMPORAL | {"UI"}
+_PROCESSED: Final = charset.VRS | dates.VRS | {"UI"}
 _FIRST_FREE: Final = 0x10
 _LAST_BLOCK: Final = 0xFF
 
@@ -126,17 +124,17 @@ class PrivateRules:
             return _ENTER
         if meant == "UI":
             return make("U", "E.3.10-1", act=actions.map_uid)
-        if meant in _TEMPORAL and self._dates == "C":
+        if meant in dates.VRS and self._dates == "C":
             stranded = actions.unshiftable(tag, "", meant, "E.3.10-1", needed=False)
             return make("C", "E.3.10-1", act=actions.shift_dates(NOTHING, stranded))
-        if meant in _TEXT - {"PN"} and self._vocabulary is not None:
+        if meant in charset.VRS - {"PN"} and self._vocabulary is not None:
             return make("C", "E.3.10-1", act=actions.clean_text(self._vocabulary, NOTHING, self._target()))
-        if meant in _SAID_SAFE or (meant in _TEMPORAL and self._dates == "K"):
+        if meant in _SAID_SAFE or (meant in dates.VRS and self._dates == "K"):
             return None
         return REMOVED
 
     def _converted(self, tag: int, meant: str) -> Decision | None:
-        if self._utf8 and meant in _TEXT:
+        if self._utf8 and meant in charset.VRS:
             return Decision(tag, "", meant, "C", "charset", act=actions.to_utf8)
         return None
 

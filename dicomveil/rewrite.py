@@ -26,6 +26,7 @@ from dicomveil.pseudonyms import number_pseudonym, patient_name
 from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan, read_sequence, scan_opened
 from dicomveil.stream import EXPLICIT_LITTLE, ITEM, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
 from dicomveil.study_map import StudyMap
+from dicomveil.tags import keyword_of
 from dicomveil.uids import new_uid
 from dicomveil.walk import Edit, Facts, Mapping, Mask, Walk
 
@@ -93,11 +94,7 @@ class Rewritten:
     @property
     def frozen(self) -> list[tuple[str, str, int]]:
         """(path, keyword, how many original UIDs stay) of each sequence that the request keeps as it is."""
-        known = standard.dictionary()
-        return [
-            (path_text(parent, tag), known[tag].keyword if tag in known else "", count)
-            for parent, tag, count in self._walk.frozen
-        ]
+        return [(path_text(parent, tag), keyword_of(tag), count) for parent, tag, count in self._walk.frozen]
 
     @cached_property
     def changes(self) -> list[Change]:

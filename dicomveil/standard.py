@@ -140,8 +140,12 @@ def lines(*path: str) -> Iterator[list[str]]:
         yield from reader
 
 
+def lines_in_force(folder: str, edition: str) -> Iterator[list[str]]:
+    """The same of a table that only some editions changed: the newest not newer, else the oldest there is."""
+    return lines(folder, _in_force(_TABLES / folder, edition).name)
+
+
 def _in_force(folder: Path, edition: str) -> Path:
-    """The table of a folder that holds for an edition: the newest not newer, else the oldest there is."""
     found = sorted(folder.glob("*.csv"))
     return max((table for table in found if table.stem <= edition), default=found[0])
 
@@ -149,6 +153,11 @@ def _in_force(folder: Path, edition: str) -> Path:
 def tag_number(tag: str) -> int:
     """ "(0008,0050)" as 0x00080050."""
     return int(tag[1:5] + tag[6:10], 16)
+
+
+def names_one(tag: str) -> bool:
+    """Whether a row's tag names one attribute, and not a range of them or all private ones."""
+    return "x" not in tag and "g" not in tag
 
 
 @cache
@@ -244,10 +253,9 @@ def safe_private(edition: str) -> dict[tuple[int, str, int], PrivateElement]:
     Editions before 2017c get the table of 2017c, the oldest at hand. Where it prints OW/OB, OW is meant: implicit
     files have no other (PS3.5 A.1).
     """
-    table = _in_force(_TABLES / "safe_private", edition)
     return {
         (int(group, 16), creator.strip(), int(element, 16)): PrivateElement(_PRIVATE_VRS.get(vr, vr), vm, meaning)
-        for group, element, creator, vr, vm, meaning in lines("safe_private", table.name)
+        for group, element, creator, vr, vm, meaning in lines_in_force("safe_private", edition)
     }
 
 
@@ -288,7 +296,7 @@ def _groups(pattern: str) -> Iterable[int]:
 def _typed(edition: str) -> frozenset[str]:
     """The tags, as in `types.csv`, on whose Type an edition's code, or the supplement's, may depend."""
     named = [*((row.tag, row.basic) for row in rows(edition)), *((row.tag, row.action) for row in supplement())]
-    single = ((tag, code) for tag, code in named if "x" not in tag and "g" not in tag)
+    single = ((tag, code) for tag, code in named if names_one(tag))
     return frozenset(
         tag[1:5] + tag[6:10]
         for tag, code in single

@@ -171,6 +171,12 @@ def vr_of(tag: int) -> str:
     return element.vr.split(" ")[0] if element else ""
 
 
+def keyword_of(tag: int) -> str:
+    """The keyword that PS3.6 gives a tag; "" where it lists none."""
+    element = standard.dictionary().get(tag)
+    return element.keyword if element else ""
+
+
 def name_of(tag: int) -> str:
     """The keyword, or the tag where there is none."""
     element = standard.dictionary().get(tag)

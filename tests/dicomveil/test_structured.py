@@ -17,7 +17,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 
 import dicomveil
-from dicomveil.concepts import EDITIONS, Concepts, rows
+from dicomveil.concepts import Concepts, rows
 from dicomveil.errors import InvalidInstance
 from dicomveil.outline import (
     CONTENT_SEQUENCE,
@@ -40,6 +40,8 @@ from dicomveil.testing import BIG, EXPLICIT, IMPLICIT, Syntax
 from tests.corpora import BUNDLED
 
 TABLES = Path(dicomveil.__file__).parent / "tables"
+EDITIONS = ("2019c", "2021b", "2023b", "2025e")
+"""Those that changed Table E.3.4-1; each holds until the next."""
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "structured.yaml").read_text())
 OPTIONS = {
     "RetainUIDs": "uids",

@@ -15,6 +15,7 @@ from dicomveil.body import parse_request
 from dicomveil.errors import Unsuitable
 from dicomveil.testing import BIG, DEFLATED, EXPLICIT, IMPLICIT
 from tests.corpora import BUNDLED, CORPUS, KEY
+from tests.dicomveil.test_structured import lengths
 from tests.oracles.test_dciodvfy import DCIODVFY, errors
 
 COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
@@ -128,15 +129,6 @@ def stored(ds: FileDataset, syntax: str = EXPLICIT, undefined: bool = False) -> 
     out = io.BytesIO()
     pydicom.dcmwrite(out, ds, enforce_file_format=True, implicit_vr=syntax == IMPLICIT, little_endian=syntax != BIG)
     return out.getvalue()
-
-
-def lengths(ds: Dataset, undefined: bool) -> None:
-    for element in ds:
-        if element.VR == "SQ":
-            element.is_undefined_length = undefined
-            for it in element.value:
-                it.is_undefined_length_sequence_item = undefined
-                lengths(it, undefined)
 
 
 def concepts(ds: Dataset) -> list[str]:
