@@ -18,6 +18,9 @@ KEY_BYTES: Final = 32
 _FEW_DISTINCT_BYTES: Final = 12  # 32 random bytes hold fewer with a chance below 1e-14
 _TYPED: Final = frozenset(range(32, 127))  # 32 random bytes are all among these with a chance below 1e-13
 
+# What random hexadecimal or base64 digits have more of with a chance below 1e-6: words are typed, and numbers.
+_MOST_OF_A_KIND: Final = {rb"[a-z]": 0.75, rb"[A-Z]": 0.75, rb"[0-9]": 0.9}
+
 
 def _framed(parts: tuple[bytes, ...]) -> bytes:
     """Join parts so that no two different tuples give the same bytes: each after its length (8 bytes, big endian)."""
@@ -92,6 +95,8 @@ def parse_key(text: bytes) -> bytes:
         the message.
     """
     word = text.strip()
+    if re.fullmatch(rb"0[xX][0-9a-fA-F]+", word):
+        raise KeyRefused("The key begins with 0x; leave that out.")
     if re.fullmatch(rb"[0-9a-fA-F]+", word):
         # Not left to base64, which takes such a word too: a digit that was lost would make another key, unnoticed.
         if len(word) % 2:
@@ -108,6 +113,8 @@ def parse_key(text: bytes) -> bytes:
         raise KeyRefused(f"The key is shorter than {KEY_BYTES} bytes (256 bits); make one with: dicomveil keygen")
     if _counts(key):
         raise KeyRefused("The key only counts, and everybody knows it; make one with: dicomveil keygen")
+    if any(len(re.findall(kind, word)) > most * len(word) for kind, most in _MOST_OF_A_KIND.items()):
+        raise KeyRefused("The key isn't random; make one with: dicomveil keygen")
     return key
 
 
