@@ -14,6 +14,7 @@ LONGEST_PATIENT_ID: Final = 18
 """Characters of a Patient ID that is derived."""
 FIELD: Final = "{PatientID}"
 """What stands for the new Patient ID in a template of names."""
+_LONGEST_GROUP: Final = 64  # characters of a component group, PS3.5 6.2
 NUMBERS: Final = {"AccessionNumber": (0x00080050, "accession"), "StudyID": (0x00200010, "study-id")}
 """The attributes that can become keyed pseudonyms, with their tag and the label of the key."""
 
@@ -97,7 +98,8 @@ class Patient(NamedTuple):
 NOBODY: Final = Patient("")
 
 
-def _pseudonym(digest: bytes) -> str:
+def pseudonym_of(digest: bytes) -> str:
+    """What 80 keyed bits are as a Patient ID."""
     return PREFIX + base64.b32encode(digest[:10]).decode()
 
 
@@ -113,17 +115,26 @@ def patient_pseudonym(keys: Keys, patient_id: str, issuer: str = "") -> str:
     known = known_patient_id(patient_id)
     if not known:
         raise ValueError("a blank Patient ID is no identity")
-    return _pseudonym(keys.derive("patient-id", *[part.encode("utf-8") for part in (known, issuer) if part]))
+    return pseudonym_of(patient_digest(keys, known, issuer))
+
+
+def patient_digest(keys: Keys, known: str, issuer: str) -> bytes:
+    """The keyed bits of a known Patient ID."""
+    return keys.derive("patient-id", *[part.encode("utf-8") for part in (known, issuer) if part])
 
 
 def study_pseudonym(keys: Keys, study_instance_uid: str) -> str:
     """The new Patient ID of a study that has none, from its original Study Instance UID."""
-    return _pseudonym(keys.derive("patient-of-study", study_instance_uid.encode("utf-8")))
+    return pseudonym_of(keys.derive("patient-of-study", study_instance_uid.encode("utf-8")))
 
 
 def patient_name(template: str, patient_id: str) -> str:
-    """The new Patient's Name by a template; "" for what has no new Patient ID, being no patient's."""
-    return template.replace(FIELD, patient_id) if patient_id else ""
+    """The new Patient's Name by a template; "" for what has no new Patient ID, being no patient's.
+
+    A Patient ID that a crosswalk gives may be too long for the template: then it is the name.
+    """
+    name = template.replace(FIELD, patient_id) if patient_id else ""
+    return name if all(len(group) <= _LONGEST_GROUP for group in name.split("=")) else patient_id
 
 
 def number_pseudonym(keys: Keys, label: str, value: str) -> str:

@@ -49,4 +49,9 @@ def uid_of_patient(keys: Keys, uid: str, pseudonym: str) -> str:
 
 def uid_token(keys: Keys, uid: str) -> bytes:
     """Eight keyed bytes that stand for a UID where only sameness matters."""
-    return keys.derive("uid-token", uid.encode("utf-8"))[:8]
+    return uid_digest(keys, uid)[:8]
+
+
+def uid_digest(keys: Keys, uid: str) -> bytes:
+    """The keyed bits that those are of."""
+    return keys.derive("uid-token", uid.encode("utf-8"))

@@ -200,7 +200,7 @@ def _meanings(names: list[str]) -> dict[str, str]:
     meant: dict[str, str] = {}
     unknown: list[str] = []
     for name in names:
-        plain = name.strip().lower().replace("_", "").replace(" ", "").replace("-", "")
+        plain = _plain(name)
         if plain in _MEANINGS:
             if _MEANINGS[plain] in meant.values():
                 raise Unreadable(f"has two columns for `{_MEANINGS[plain]}`", "leave one of them out")
@@ -229,7 +229,12 @@ def _header(path: Path) -> tuple[list[str], str]:
     if not lines or len(raw.splitlines()) < 2:
         raise Unreadable("has no rows", "give a header and a row for each value")
     read = [(next(csv.reader(lines, delimiter=delimiter)), delimiter) for delimiter in ",;\t"]
-    return max(read, key=lambda names: sum(name.strip().lower() in _MEANINGS for name in names[0]))
+    return max(read, key=lambda names: sum(_plain(name) in _MEANINGS for name in names[0]))
+
+
+def _plain(name: str) -> str:
+    """The name of a column as `_MEANINGS` has it."""
+    return name.strip().lower().replace("_", "").replace(" ", "").replace("-", "")
 
 
 def _table(texts: dict[str, pa.Array], numbers: np.ndarray) -> pa.Table:

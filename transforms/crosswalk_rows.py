@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dicomveil import standard
+from dicomveil.dates import is_date
 from dicomveil.pseudonyms import PLACEHOLDERS, known_patient_id
 from dicomveil.values import Named, ValueProblem, parse_value
 
@@ -138,7 +139,7 @@ def _of_patient(row: Row) -> Iterator[tuple[str, str]]:
         yield "`new` names nobody", "write an ID that no one takes for a placeholder"
     if row.days and not _is_shift(row.days):
         yield "`days` is no shift of dates", "write whole days but 0, so that dates stay in the years 1 to 9999"
-    if row.anchor and not _is_date(row.anchor):
+    if row.anchor and not is_date(row.anchor):
         yield "`anchor` is no day of the calendar", "write YYYYMMDD"
 
 
@@ -174,13 +175,3 @@ def _is_shift(text: str) -> bool:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 7):
         return False
     return _FEWEST_DAYS <= int(text) <= _MOST_DAYS and int(text) != 0
-
-
-def _is_date(text: str) -> bool:
-    if not (text.isascii() and text.isdigit() and len(text) == 8):
-        return False
-    try:
-        datetime.date(int(text[:4]), int(text[4:6]), int(text[6:]))
-    except ValueError:
-        return False
-    return True

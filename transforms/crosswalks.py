@@ -6,9 +6,10 @@ How its files are read and what may stand in a row is decided elsewhere, and so 
 import hashlib
 import io
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 
 from dicomveil.errors import DicomveilError, Problem
 from dicomveil.keys import Keys
+from dicomveil.pseudonyms import patient_digest, pseudonym_of
+from dicomveil.uids import uid_digest
 from transforms import stores
 from transforms.crosswalk_files import NUMBER, CrosswalkFile, Unreadable, crosswalk_files
 from transforms.crosswalk_rows import (
@@ -58,27 +61,6 @@ PARTS: Final = pa.schema(
 )
 
 
-@dataclass(frozen=True, repr=False)
-class CrosswalkRow:
-    """What a crosswalk says of one patient or UID.
-
-    Attributes:
-      kind: "patient" or "uid".
-      token: of the identity, as `crosswalk_token` makes it.
-      issuer: of a Patient ID; "" for none.
-      days: by which the patient's dates are to be moved; None where the crosswalk doesn't say.
-      anchor: the patient's anchor date, YYYYMMDD; "" likewise.
-    """
-
-    kind: str
-    token: str
-    original: str
-    issuer: str
-    new: str
-    days: int | None
-    anchor: str
-
-
 @dataclass(frozen=True)
 class CrosswalkVerdict:
     """What an imported crosswalk comes to.
@@ -86,20 +68,10 @@ class CrosswalkVerdict:
     Attributes:
       rows: how many there are of each kind, each identity once.
       parts: their files' names in the folder, the patients' before the UIDs'.
-      digest: of what it says, under the key; the same however its rows are spread, ordered and repeated.
     """
 
     rows: dict[str, int]
     parts: tuple[str, ...]
-    digest: str
-
-    @property
-    def lists_patients(self) -> bool:
-        return self.rows[PATIENT] > 0
-
-    @property
-    def lists_uids(self) -> bool:
-        return self.rows[UID] > 0
 
 
 class CrosswalkRefused(DicomveilError):
@@ -119,19 +91,13 @@ class CrosswalkRefused(DicomveilError):
         return type(self), (self.problems, self.count)
 
 
-def crosswalk_token(keys: Keys, kind: str, value: str, issuer: str = "") -> str:
-    """What stands for an identity wherever crosswalks and mentions are joined.
-
-    Args:
-      kind: "patient" or "uid".
-      value: the known Patient ID or the UID, without blanks around it.
-      issuer: of the Patient ID, where identities are told apart by it; else "".
-    """
-    return _token(keys, kind, value, issuer).hex()
-
-
 def _token(keys: Keys, kind: str, value: str, issuer: str) -> bytes:
-    return keys.derive("crosswalk", kind.encode(), value.encode("utf-8"), issuer.encode("utf-8"))[:16]
+    return (patient_digest(keys, value, issuer) if kind == PATIENT else uid_digest(keys, value))[:16]
+
+
+def _name(kind: str, token: bytes) -> str:
+    """By what a mention of a patient or UID finds its row: the pseudonym, or the UID's token in hexadecimal digits."""
+    return pseudonym_of(token) if kind == PATIENT else token[:8].hex()
 
 
 @dataclass
@@ -153,9 +119,18 @@ class _Import:
     def __init__(self, scratch: Path, keys: Keys, identity: str, default_issuer: str) -> None:
         self._keys, self._identity, self._default = keys, identity, default_issuer
         self._files: list[str] = []
+        self._written_from = 1 << 62
         self._wrong, self._split, self._shared = _Complaints(), _Complaints(), _Complaints()
         self._sorts = {kind: TokenSort(scratch / kind, _SORTED, HELD) for kind in KINDS}
         self._news = {kind: TokenSort(scratch / f"{kind}-new", _NEW, HELD) for kind in KINDS}
+
+    def lists(self, kind: str) -> bool:
+        """Whether there are rows of a kind so far."""
+        return not self._sorts[kind].empty
+
+    def compare_with_written(self) -> None:
+        """From here on files tell what earlier runs have written: that is compared, and not kept."""
+        self._written_from = len(self._files) << _ROW_BITS
 
     def read(self, file: CrosswalkFile) -> None:
         """Take in a file; what is wrong with it is kept."""
@@ -174,7 +149,7 @@ class _Import:
     def _take(self, file: CrosswalkFile, rows: pa.Table) -> None:
         rows = rows.filter(pa.array(~(kept_as_they_are(rows) | (file.ours & of_no_effect(rows)))))
         right = np.ones(len(rows), bool)
-        suspects = np.flatnonzero(doubtful(rows))
+        suspects = np.flatnonzero(doubtful(rows)) if not file.ours else np.empty(0, int)  # runs take IDs as they are
         for at, values in zip(suspects.tolist(), rows.take(pa.array(suspects)).to_pylist(), strict=True):
             number = values.pop(NUMBER)
             for what, remedy in mistakes(Row(**values)):
@@ -206,7 +181,7 @@ class _Import:
             digests = [hashlib.blake2b(new.encode(), digest_size=16, key=salt).digest() for new in _list(merged, "new")]
             columns = [pa.array(digests, TOKEN), merged.column("at")]
             self._news[kind].add(pa.Table.from_arrays(columns, schema=_NEW))
-            yield merged
+            yield merged.filter(pc.less(merged.column("at"), self._written_from))
         self._find_shared(kind)
 
     def _merged(self, rows: pa.Table) -> pa.Table:
@@ -231,11 +206,13 @@ class _Import:
         told_at: dict[tuple[str, int], int] = {}
         contradicted: set[int] = set()
         for group, other in zip(groups, others, strict=True):
+            if at[group] >= self._written_from:
+                continue
             for name, what in _SAID.items():
                 known = columns[name][group]
-                if not known and other[name]:
+                if not known and other["at"] < self._written_from:
                     columns[name][group], told_at[name, group] = other[name], other["at"]
-                elif other[name] and known != other[name] and group not in contradicted:
+                elif known and other[name] and known != other[name] and group not in contradicted:
                     contradicted.add(group)
                     where = f"{self._where(told_at.get((name, group), at[group]))} and {self._where(other['at'])}"
                     self._split.add(where, f"give one original {what}", "keep the one that is right")
@@ -252,8 +229,9 @@ class _Import:
             # One complaint a new value, of its first two originals.
             for group in np.flatnonzero(np.diff(begun) > 1).tolist():
                 first, second, *_ = sorted(at[begun[group] : begun[group + 1]].tolist())
-                where = f"{self._where(first)} and {self._where(second)}"
-                self._shared.add(where, "give two originals one new value", _TELL_APART[kind])
+                if first < self._written_from:
+                    where = f"{self._where(first)} and {self._where(second)}"
+                    self._shared.add(where, "give two originals one new value", _TELL_APART[kind])
 
     def _where(self, at: int) -> str:
         return f"{self._files[at >> _ROW_BITS]}, row {at & ((1 << _ROW_BITS) - 1)}"
@@ -277,7 +255,12 @@ _TELL_APART: Final = {
 
 
 def import_crosswalk(
-    uris: Sequence[str], folder: Path, keys: Keys, identity: str = "id", default_issuer: str = ""
+    uris: Sequence[str],
+    folder: Path,
+    keys: Keys,
+    identity: str = "id",
+    default_issuer: str = "",
+    written: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> CrosswalkVerdict:
     """Read crosswalks, check all they say, and keep it in parts that join by token.
 
@@ -286,6 +269,7 @@ def import_crosswalk(
       folder: of its own, in the restricted zone; what stands there is replaced. It may be moved when this is done.
       identity: by what patients are told apart, "id" or "id+issuer".
       default_issuer: of rows without one, where they are told apart by it.
+      written: by kind, the tables of what earlier runs have written, which may not be contradicted.
 
     Raises:
       CrosswalkRefused: all that is wrong with rows, and all that contradicts itself; then nothing is kept.
@@ -297,7 +281,10 @@ def import_crosswalk(
         work = _Import(folder / _SCRATCH, keys, identity, default_issuer)
         for file in crosswalk_files(uris):
             work.read(file)
-        verdict = _keep(work, folder, keys)
+        work.compare_with_written()
+        for file in crosswalk_files(uri for kind in KINDS if work.lists(kind) for uri in written.get(kind, ())):
+            work.read(file)
+        verdict = _keep(work, folder)
         work.refuse()
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
@@ -306,19 +293,17 @@ def import_crosswalk(
     return verdict
 
 
-def _keep(work: _Import, folder: Path, keys: Keys) -> CrosswalkVerdict:
+def _keep(work: _Import, folder: Path) -> CrosswalkVerdict:
     parts: list[str] = []
     counts = dict.fromkeys(KINDS, 0)
-    digest = hashlib.sha256()
     for kind in KINDS:
         for number, rows in enumerate(_even(_canonical(kind, rows) for rows in work.settled(kind))):
             counts[kind] += len(rows)
-            digest.update("".join(_said(rows)).encode())
             parts.append(f"{kind}-{number:05}.parquet")
             buffer = io.BytesIO()
             pq.write_table(rows, buffer, compression="zstd")
             stores.create_restricted(folder / parts[-1], buffer.getvalue())
-    return CrosswalkVerdict(counts, tuple(parts), keys.token("crosswalk-content", digest.digest()))
+    return CrosswalkVerdict(counts, tuple(parts))
 
 
 def _even(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -337,7 +322,7 @@ def _canonical(kind: str, rows: pa.Table) -> pa.Table:
     days = rows.column("days")
     columns = [
         pa.repeat(pa.scalar(kind), len(rows)),
-        pa.array([token.hex() for token in _list(rows, "token")], _TEXT),
+        pa.array([_name(kind, token) for token in _list(rows, "token")], _TEXT),
         *map(rows.column, ("original", "issuer", "new")),
         pc.if_else(pc.equal(days, ""), None, days).cast(pa.int32()),
         rows.column("anchor"),
@@ -345,20 +330,5 @@ def _canonical(kind: str, rows: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=PARTS)
 
 
-def _said(rows: pa.Table) -> Iterator[str]:
-    """What each row says, whoever the issuer of its original: no value has a control character."""
-    columns = (_list(rows, name) for name in ("kind", "token", "new", "days", "anchor"))
-    for kind, token, new, days, anchor in zip(*columns, strict=True):
-        yield f"{kind}\t{token}\t{new}\t{'' if days is None else days}\t{anchor}\n"
-
-
 def _list(rows: pa.Table, column: str) -> list:
     return rows.column(column).to_pylist()
-
-
-def read_rows(part: Path) -> Iterator[CrosswalkRow]:
-    """The rows of one part, in the order of their tokens."""
-    with pq.ParquetFile(part) as file:
-        for batch in file.iter_batches():
-            columns = (batch.column(name).to_pylist() for name in PARTS.names)
-            yield from (CrosswalkRow(*row) for row in zip(*columns, strict=True))

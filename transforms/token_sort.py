@@ -52,6 +52,11 @@ class TokenSort:
         if self._rows >= self._held:
             self._spill()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row has come."""
+        return not (self._rows or self._runs)
+
     def sorted(self) -> Iterator[pa.Table]:
         """All rows, in tables of whole groups: rows with one token are never parted; then what was written is gone."""
         if not self._runs:
