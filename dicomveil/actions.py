@@ -13,7 +13,7 @@ from dicomveil.dates import UnshiftableDate, shift_values
 from dicomveil.decision import NOTHING, Act, Decision, Element, Literal, Supply
 from dicomveil.errors import InvalidInstance
 from dicomveil.scan import ISSUER
-from dicomveil.stream import ENCODINGS, LONGEST_UIDS, Encoding, Path, tag_text
+from dicomveil.stream import ENCODINGS, LONG_VRS, LONGEST_UIDS, Encoding, Path, tag_text
 from dicomveil.values import Value, encoded
 from dicomveil.vocabulary import Vocabulary
 from dicomveil.walk import Edit, Mapping, Walk
@@ -129,15 +129,17 @@ def nested_patient_id(walk: Walk, decision: Decision, encoding: Encoding, elemen
 
 def _issuer_behind(walk: Walk, encoding: Encoding, element: Element) -> str:
     """The Issuer of Patient ID that follows on a Patient ID; "" where another element does."""
-    header = walk.window.slice(element.stop, min(element.stop + 8, walk.window.size))
+    header = walk.window.slice(element.stop, min(element.stop + 12, walk.window.size))
     if len(header) < 8:
         return ""
-    group, number, length = encoding.item.unpack(header)
+    group, number, length = encoding.item.unpack(header[:8])
     if group << 16 | number != ISSUER:
         return ""
-    if not encoding.implicit:
-        length = int.from_bytes(header[6:], "big" if encoding.big else "little")
     start = element.stop + 8
+    if not encoding.implicit:
+        long = header[4:6] in LONG_VRS
+        length = int.from_bytes(header[8:] if long else header[6:8], "big" if encoding.big else "little")
+        start += 4 * long
     raw = walk.window.slice(start, min(start + length, walk.window.size))
     return charset.decode(raw, walk.character_set(element.parent))
 

@@ -26,7 +26,7 @@ from dicomveil.stream import (
     skip,
     tag_text,
 )
-from dicomveil.transcoding import Place, transcoded, vr_of
+from dicomveil.transcoding import Place, resolved_vr, transcoded
 from dicomveil.walk import Edit
 
 SOP_CLASS: Final = 0x00080016
@@ -198,7 +198,7 @@ def _put_back(window: Window, place: Place, source: Encoding, target: Encoding, 
     say their own instead.
     """
     tag, encoded_vr, _, value, stop = place
-    vr = vr_of(tag, encoded_vr)
+    vr = resolved_vr(tag, encoded_vr)
     if text.before == text.after or (vr not in charset.VRS and vr != "SQ"):
         return transcoded(window, place, source, target, MOST)
     if vr == "SQ":

@@ -87,22 +87,23 @@ class InstanceScan:
         return cls(*values)
 
 
-def scan_instance(source: Source, listening: bool = False) -> InstanceScan:
+def scan_instance(source: Source, listening: bool = False, private: bool = False) -> InstanceScan:
     """Read one stored instance for the plan.
 
     Args:
       listening: whether to gather what is said of people, for text to be cleaned of it.
+      private: whether to look into private elements too, where their encoding tells what they are.
 
     Raises:
       Filtered: there is nothing to de-identify.
       InvalidInstance: the encoding lies, an identifier is missing, given twice with different values, or has several.
     """
-    return scan_opened(open_instance(source), source.size, listening)
+    return scan_opened(open_instance(source), source.size, listening, private)
 
 
-def scan_opened(instance: Instance, size: int, listening: bool = False) -> InstanceScan:
+def scan_opened(instance: Instance, size: int, listening: bool = False, private: bool = False) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
-    found = _Scan(Window(instance.source), listening)
+    found = _Scan(Window(instance.source), listening, private)
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0, top=True)
     except InvalidInstance as bad:
@@ -143,7 +144,7 @@ def _watched() -> dict[int, str]:
 @cache
 def _quiet_in_items(listening: bool) -> frozenset[int]:
     """Plain elements of which the scan wants nothing."""
-    quiet = standard.dictionary().keys() - _watched().keys() - {PATIENT_ID, ISSUER}
+    quiet = standard.dictionary().keys() - _watched().keys() - {SPECIFIC_CHARACTER_SET, PATIENT_ID, ISSUER}
     return frozenset(quiet - identifying().keys() if listening else quiet)
 
 
@@ -170,8 +171,8 @@ class _Scan:
       behind_pixels: whether the top-level Pixel Data was passed.
     """
 
-    def __init__(self, window: Window, listening: bool = False) -> None:
-        self.window, self._listening = window, listening
+    def __init__(self, window: Window, listening: bool = False, private: bool = False) -> None:
+        self.window, self._listening, self._private = window, listening, private
         self._identifying = identifying() if listening else {}
         self.said: set[tuple[str, str]] = set()
         self.identifiers: dict[int, str] = {}
@@ -189,13 +190,22 @@ class _Scan:
         }
 
     def data_set(
-        self, position: int, end: int, delimited: bool, encoding: Encoding, depth: int, top: bool = False
+        self,
+        position: int,
+        end: int,
+        delimited: bool,
+        encoding: Encoding,
+        depth: int,
+        top: bool = False,
+        characters: str = "",
     ) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
         window, watched = self.window, _watched()
         quiet = _quiet(self._listening) if top else _quiet_in_items(self._listening)
         patient = ""
-        for tag, vr, start, value, stop in encoding.elements(window, position, end, delimited, quiet, True):
+        for tag, vr, start, value, stop in encoding.elements(
+            window, position, end, delimited, quiet, not self._private
+        ):
             if top:
                 if tag in _IDENTIFIERS:
                     self._identify(tag, start, value, stop)
@@ -207,12 +217,16 @@ class _Scan:
                         window.after = skip(window, value, end, encoding, vr, tag)
                     self.behind_pixels, window.due = True, 0
                     continue
+            if tag == SPECIFIC_CHARACTER_SET and 0 <= stop - value <= _LONGEST_IDENTIFIER:
+                characters = window.slice(value, stop).decode("latin-1").strip(" \0")
             if tag in self._identifying and 0 <= stop - value <= _LONGEST_SAID:
-                self._listen(tag, value, stop)
+                self._listen(tag, value, stop, characters)
             role = watched.get(tag)
+            if self._private and tag & 0x10000 and vr == b"UI":
+                role = "other"
             if role is None and vr != b"SQ" and stop >= 0:
                 if tag in _TEXTS and not top:
-                    patient = self._name(tag, value, stop, patient)
+                    patient = self._name(tag, value, stop, patient, characters)
                 continue
             if role and stop >= 0:
                 if stop - value > LONGEST_UIDS:
@@ -221,7 +235,8 @@ class _Scan:
                     self.mentioned.add((role, window.slice(value, stop)))
                 continue
             inside = inner(encoding, vr)
-            if tag & 0x10000 or tag == PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
+            unknown = tag & 0x10000 and not (self._private and vr == b"SQ")
+            if unknown or tag == PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
                 if stop < 0:
                     window.after = skip(window, value, end, encoding, vr, tag, depth)
                 continue
@@ -231,7 +246,7 @@ class _Scan:
             for _, content, behind in items(window, value, stop, end, inside, tag):
                 limit = behind if behind >= 0 else stop if stop >= 0 else end
                 try:
-                    self.data_set(content, limit, behind < 0, inside, depth + 1)
+                    self.data_set(content, limit, behind < 0, inside, depth + 1, characters=characters)
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
                 number += 1
@@ -269,19 +284,18 @@ class _Scan:
             patients=tuple(sorted(set(self.patients))),
         )
 
-    def _listen(self, tag: int, value: int, stop: int) -> None:
+    def _listen(self, tag: int, value: int, stop: int, characters: str) -> None:
         """Note what an attribute says of somebody."""
-        text = charset.decode(self.window.slice(value, stop), self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
+        text = charset.decode(self.window.slice(value, stop), characters)
         for word in text.split("\\"):
             if said := word.strip(" \0"):
                 self.said.add((self._identifying[tag], said))
 
-    def _name(self, tag: int, value: int, stop: int, patient: str) -> str:
+    def _name(self, tag: int, value: int, stop: int, patient: str, characters: str) -> str:
         """Note whom an Item names: its Patient ID, and then the issuer of that one."""
         if stop - value > _LONGEST_SAID:
             return ""
-        text = charset.decode(self.window.slice(value, stop), self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
-        text = text.strip(" \0")
+        text = charset.decode(self.window.slice(value, stop), characters).strip(" \0")
         if tag == ISSUER:
             if patient:
                 self.patients[-1] = patient, text

@@ -43,7 +43,7 @@ def transcoded(
     tag, encoded_vr, start, value, stop = place
     if stop - start > limit:
         raise InvalidInstance("envelope-size", tag_text(tag), start)
-    vr = encoded_vr.decode("latin-1") or _vr(tag)
+    vr = resolved_vr(tag, encoded_vr)
     if vr != "SQ":
         if is_undefined(window, place):
             return target.header(tag, vr, -1) + window.slice(value, stop)  # Items inside UN: the same in all encodings
@@ -84,12 +84,12 @@ def is_undefined(window: Window, place: Place) -> bool:
     return window.slice(place[3] - 4, place[3]) == b"\xff\xff\xff\xff"  # no VR, nor a length beside one, is this
 
 
-def vr_of(tag: int, encoded: bytes) -> str:
+def resolved_vr(tag: int, encoded: bytes) -> str:
     """An element's VR: as encoded, or as PS3.6 gives it where the encoding leaves it out."""
-    return encoded.decode("latin-1") or _vr(tag)
+    return encoded.decode("latin-1") or _listed_vr(tag)
 
 
-def _vr(tag: int) -> str:
+def _listed_vr(tag: int) -> str:
     element = standard.dictionary().get(tag)
     if element is None:
         return "UN"

@@ -6,6 +6,7 @@ from dataclasses import replace
 import apache_beam as beam
 
 from dicomveil.errors import Unsuitable
+from dicomveil.request import Request
 from dicomveil.scan import scan_instance
 from dicomveil.study import study_token
 from dicomveil.uids import uid_token
@@ -19,12 +20,12 @@ class ScanInstances(beam.PTransform):
     """Scan each object once, spread over all workers.
 
     Args:
-      listening: whether to gather what is said of people, for text to be cleaned of it.
+      request: tells what there is to look for.
     """
 
-    def __init__(self, key: KeyReference, progress: str, listening: bool) -> None:
+    def __init__(self, key: KeyReference, progress: str, request: Request) -> None:
         super().__init__()
-        self._arguments = key, progress, listening
+        self._arguments = key, progress, request
 
     def expand(self, sources: beam.PCollection[SourceObject]) -> beam.PCollection[Planned]:
         return (
@@ -35,8 +36,8 @@ class ScanInstances(beam.PTransform):
 
 
 class _ScanFn(beam.DoFn):
-    def __init__(self, key: KeyReference, progress: str, listening: bool) -> None:
-        self._key, self._progress, self._listening = key, Progress(progress), listening
+    def __init__(self, key: KeyReference, progress: str, request: Request) -> None:
+        self._key, self._progress, self._request = key, Progress(progress), request
 
     def setup(self) -> None:
         self._keys = self._key.keys()
@@ -62,7 +63,7 @@ class _ScanFn(beam.DoFn):
             return replace(known, reason=source.reason)
         try:
             with stores.open_version(source.uri, source.version) as content:
-                scan = scan_instance(content, self._listening)
+                scan = scan_instance(content, self._request.cleans_text, self._request.keeps_private)
             return replace(
                 known,
                 study_token=study_token(scan, self._keys),
