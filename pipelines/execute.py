@@ -17,7 +17,7 @@ SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a
 def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
     where, folder, request = run.places, str(run.folder), run.request.for_workers()
-    slice_ = pipeline | "Slice" >> beam.Create(buckets)
+    slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
     maps = slice_ | "Maps" >> ReadMaps(folder)
     pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
     outcomes = pairs | "Rewrite" >> RewriteInstances(

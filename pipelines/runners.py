@@ -14,13 +14,23 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
 
+class _Options(PipelineOptions):
+    """Options whose views are made once: Beam asks for them at every transform, and makes a parser for each."""
+
+    def view_as(self, cls: Any) -> Any:
+        views = self.__dict__.setdefault("_made", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
+
+
 def local_pipeline(workers: int, beam_options: list[str]) -> beam.Pipeline:
     """A pipeline for this machine: in this process for one worker, in processes of their own for more.
 
     The runner is made here, and not named, because a runner made by name doesn't pass the options on to its processes.
     """
     logging.getLogger().setLevel(logging.CRITICAL)
-    options = PipelineOptions(beam_options, pipeline_type_check=True)
+    options = _Options(beam_options, pipeline_type_check=True)
     options.view_as(WorkerOptions).default_sdk_harness_log_level = "CRITICAL"
     direct = options.view_as(DirectOptions)
     direct.direct_num_workers = workers

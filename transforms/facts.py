@@ -1,10 +1,11 @@
 """What earlier runs have settled, read from their tables: the studies, the instances, and what crosswalks gave.
 
-Where these tables are is told in a file of the run; the graph carries only its place.
+Where these tables are is told in a file of the run; the graph carries only its place. A table may hold millions of rows
+of which a run concerns few, so each reading passes a sieve before anything crosses a shuffle.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -12,42 +13,61 @@ from typing import Any, Final, NamedTuple
 import apache_beam as beam
 import pyarrow.parquet as pq
 
-from dicomveil.identities import Given, Identities
-from dicomveil.request import Request
-from dicomveil.study import NO_LISTS, Lists, StudyFacts
-from dicomveil.uids import uid_token
-from transforms.secrets import KeyReference
+from dicomveil.identities import Given
+from dicomveil.study import NO_LISTS, Lists
+from transforms.sieve import as_side_input, passes
 
 STUDIES, INSTANCES, CONFLICTS, GIVEN = "studies", "instances", "conflicts", "given"
 _ROWS: Final = 4096
 _COLUMNS: Final = {
     STUDIES: ["study_token", "facts", "map_token"],
     INSTANCES: [
-        "sop_token", "study_token", "source_uri", "source_version", "source_size", "sop_instance_uid", "name", "sha256",
+        "sop_token", "study_token", "source_uri", "source_version", "source_size", "sop_instance_uid", "name",
+        "source_sha256",
     ],
     CONFLICTS: ["sop_token", "reason"],
-    GIVEN: ["kind", "original", "issuer", "new", "days", "anchor"],
+    GIVEN: ["token", "new", "days", "anchor"],
 }  # fmt: skip
+
+
+class Part(NamedTuple):
+    """One part of a table of an earlier run.
+
+    Attributes:
+      here: whether that wrote into this run's output.
+    """
+
+    path: str
+    run: str
+    here: bool
 
 
 class Known(NamedTuple):
     """What is known before a run: a graph reads nothing of what there is none of.
 
     Attributes:
-      file: that tells the tables' parts, by kind: [path, run, whether its output is this run's, whether its request
-        and tables are] each.
+      file: that tells the `Part`s, by kind.
       kinds: of facts of which there is any part.
       lists: what there is a crosswalk of.
-      anew: whether conflicts of earlier runs don't count.
+      anew: whether conflicts that earlier runs met don't count.
+      since: the last run of which that held; conflicts before it don't count in what it saw.
     """
 
     file: str
     kinds: frozenset[str] = frozenset()
     lists: Lists = NO_LISTS
     anew: bool = False
+    since: str = ""
+
+    def forgets_before(self, runs: Iterable[str]) -> str:
+        """The run before which conflicts no longer count in what these runs have seen; "" for none."""
+        return self.since if self.anew or any(run >= self.since for run in runs) else ""
 
 
 NOTHING_KNOWN: Final = Known("")
+
+
+_FIELDS: Final = {"source_uri": "uri", "source_version": "version", "source_size": "size"}
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,10 +94,11 @@ class KnownInstance:
     Attributes:
       name: of its output, below the root.
       here: whether that is the output of this run too.
-      sha256: of its output; "" where another request or other tables made it.
+      source_sha256: of what it was made of.
     """
 
     run: str
+    here: bool
     sop_token: str
     study_token: str
     uri: str
@@ -85,80 +106,86 @@ class KnownInstance:
     size: int
     sop_instance_uid: str
     name: str
-    sha256: str
-    here: bool
+    source_sha256: str
 
 
-class ReadFacts(beam.PTransform):
-    """(key, value) of one kind of facts: of studies by study token, of instances by the SOP Instance UID's token, of
-    conflicts likewise (the reason), of crosswalks by pseudonym or UID token (`Given`).
+_Keyed = Callable[[str, Any], Iterable[tuple[str, Any]]]
 
-    Args:
-      kind: STUDIES, INSTANCES, CONFLICTS or GIVEN.
+
+def as_it_is(key: str, fact: Any) -> Iterator[tuple[str, Any]]:
+    """A fact by its own key."""
+    yield key, fact
+
+
+class Facts:
+    """What is known, for the parts of a graph in the making.
+
+    Attributes:
+      told: what is known, as the workers are told it.
+      kinds, lists: as that has them.
     """
 
-    def __init__(self, known: Known, kind: str, key: KeyReference, request: Request) -> None:
+    def __init__(self, pipeline: beam.Pipeline, known: Known) -> None:
+        self.told, self.kinds, self.lists = known, known.kinds, known.lists
+        self._pipeline = pipeline
+
+    def read(
+        self, label: str, kind: str, sieve: beam.PCollection[bytes], keyed: _Keyed = as_it_is
+    ) -> beam.PCollection[tuple[str, Any]]:
+        """(key, value) of one kind of facts: of studies by study token, of instances by the SOP Instance UID's token,
+        of conflicts likewise (the reason), of crosswalks by pseudonym or UID token (`Given`).
+
+        Args:
+          kind: STUDIES, INSTANCES, CONFLICTS or GIVEN; one of `kinds`.
+          sieve: of the keys that are asked for.
+          keyed: the pairs to be made of a fact, where it isn't asked for by its own key.
+        """
+        reader = beam.ParDo(_ReadFn(kind, keyed), as_side_input(sieve))
+        return self._pipeline | label >> _ReadSieved(self.told.file, kind, reader)
+
+
+class _ReadSieved(beam.PTransform):
+    def __init__(self, file: str, kind: str, reader: beam.PTransform) -> None:
         super().__init__()
-        self._facts, self._kind, self._reader = known.file, kind, _ReadFn(kind, known.anew, key, request)
+        self._file, self._kind, self._reader = file, kind, reader
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[tuple[str, Any]]:
+        # Readings that shared the list would be fused into one stage, which waits for sieves made of what it reads.
         return (
             pipeline
-            | "Start" >> beam.Create([self._facts])
-            | "Parts" >> beam.FlatMap(_parts, self._kind).with_output_types(tuple[str, str, bool, bool])
-            | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.ParDo(self._reader).with_output_types(tuple[str, Any])
+            | "Start" >> beam.Impulse()
+            | "Parts" >> beam.FlatMap(_parts, self._file, self._kind).with_output_types(tuple[str, Part])
+            | "Spread" >> beam.GroupByKey()
+            | "Read" >> self._reader.with_output_types(tuple[str, Any])
         )
 
 
-def _parts(facts: str, kind: str) -> list[tuple[str, str, bool, bool]]:
-    return [tuple(part) for part in json.loads(Path(facts).read_bytes())[kind]]
+def _parts(impulse: bytes, file: str, kind: str) -> list[tuple[str, Part]]:
+    """Each part of a table, by its path."""
+    return [(part[0], Part(*part)) for part in json.loads(Path(file).read_bytes())[kind]]
 
 
 class _ReadFn(beam.DoFn):
-    def __init__(self, kind: str, anew: bool, key: KeyReference, request: Request) -> None:
-        self._kind, self._anew, self._key, self._request = kind, anew, key, request
-        self._quarantines = request.patient_conflicts == "quarantine"
+    def __init__(self, kind: str, keyed: _Keyed) -> None:
+        self._kind, self._keyed = kind, keyed
 
-    def setup(self) -> None:
-        self._identities = Identities(self._key.keys(), self._request)
-
-    def process(self, part: tuple[str, str, bool, bool]) -> Iterator[tuple[str, Any]]:
-        path, run, here, same = part
+    def process(self, listed: tuple[str, Iterable[Part]], sieve: bytes) -> Iterator[tuple[str, Any]]:
+        path, (part,) = listed
         for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=_COLUMNS[self._kind]):
             for row in batch.to_pylist():
-                yield from self._fact(row, run, here, same)
+                for key, fact in self._fact(row, part):
+                    yield from (pair for pair in self._keyed(key, fact) if passes(pair[0], sieve))
 
-    def _fact(self, row: dict[str, Any], run: str, here: bool, same: bool) -> Iterator[tuple[str, Any]]:
+    def _fact(self, row: dict[str, Any], part: Part) -> Iterator[tuple[str, Any]]:
         if self._kind == STUDIES:
-            if not (self._anew and self._quarantines and StudyFacts.decode(row["facts"]).first > 1):
-                yield row["study_token"], KnownStudy(run, row["facts"], row["map_token"], here)
+            yield row["study_token"], KnownStudy(part.run, row["facts"], row["map_token"], part.here)
         elif self._kind in (INSTANCES, CONFLICTS) and not row.get("sop_token"):
             return  # of a run before these columns were, or nothing was known of the input
         elif self._kind == INSTANCES:
-            yield (
-                row["sop_token"],
-                KnownInstance(
-                    run,
-                    row["sop_token"],
-                    row["study_token"],
-                    row["source_uri"],
-                    row["source_version"],
-                    row["source_size"],
-                    row["sop_instance_uid"],
-                    row["name"],
-                    row["sha256"] if same else "",
-                    here,
-                ),
-            )
+            told = {_FIELDS.get(column, column): value for column, value in row.items()}
+            yield row["sop_token"], KnownInstance(run=part.run, here=part.here, **told)
         elif self._kind == CONFLICTS:
             if row["reason"] == "sop-uid-conflict":
                 yield row["sop_token"], row["reason"]
         else:
-            yield self._given_key(row), Given(row["new"], row["days"], row["anchor"] or "")
-
-    def _given_key(self, row: dict[str, Any]) -> str:
-        """By what a mention of the patient or the UID finds the row."""
-        if row["kind"] == "patient":
-            return self._identities.pseudonym(self._identities.known(row["original"], row["issuer"] or ""))
-        return uid_token(self._identities.keys, row["original"]).hex()
+            yield row["token"], Given(row["new"], row["days"], row["anchor"] or "")

@@ -13,7 +13,8 @@ from transforms.secrets import KeyReference
 
 
 class CountIssuers(beam.PTransform):
-    """Note how many Patient IDs the run's instances name under several issuers; instances that name none don't count.
+    """Note how many Patient IDs the run's instances name under several issuers, if any; instances that name none don't
+    count.
 
     Args:
       folder: of the run, in the restricted zone.
@@ -27,28 +28,35 @@ class CountIssuers(beam.PTransform):
         return (
             planned
             | "Issuers" >> beam.ParDo(_IssuerFn(self._key)).with_output_types(tuple[bytes, bytes])
-            | "Each once" >> beam.Distinct()
             | "By patient" >> beam.GroupByKey()
             | "Several" >> beam.Filter(_several)
-            | "Count" >> beam.combiners.Count.Globally()
+            | "Count" >> beam.CombineGlobally(beam.combiners.CountCombineFn()).without_defaults()
             | "Note" >> beam.ParDo(_NoteFn(self._folder))
         )
 
 
 def _several(patient: tuple[bytes, Iterable[bytes]]) -> bool:
-    return len(list(patient[1])) > 1
+    return len(set(patient[1])) > 1
 
 
 class _IssuerFn(beam.DoFn):
+    """Digests of a Patient ID and its issuer, seldom told twice."""
+
     def __init__(self, key: KeyReference) -> None:
         self._key = key
 
     def setup(self) -> None:
         self._keys = self._key.keys()
 
+    def start_bundle(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
     def process(self, planned: Planned) -> Iterator[tuple[bytes, bytes]]:
         scan = InstanceScan.decode(planned.scan) if planned.scan else None
         if scan and scan.issuer and (patient := known_patient_id(scan.patient_id)):
+            if (patient, scan.issuer) in self._told:
+                return
+            self._told.add((patient, scan.issuer))
             yield (
                 self._keys.derive("issued", patient.encode())[:8],
                 self._keys.derive("issuer", scan.issuer.encode())[:8],

@@ -7,7 +7,7 @@ import apache_beam as beam
 from dicomveil.request import Request
 from dicomveil.study_map import StudyMap
 from transforms import facts
-from transforms.facts import Known, KnownInstance, ReadFacts
+from transforms.facts import Facts, KnownInstance
 from transforms.match import source_token
 from transforms.records import Planned, PlannedStudy, SourceObject
 from transforms.secrets import KeyReference
@@ -19,7 +19,7 @@ class RejoinInstances(beam.PTransform):
     the inputs.
     """
 
-    def __init__(self, key: KeyReference, request: Request, known: Known) -> None:
+    def __init__(self, key: KeyReference, request: Request, known: Facts) -> None:
         super().__init__()
         self._key, self._request, self._known = key, request, known
 
@@ -29,12 +29,7 @@ class RejoinInstances(beam.PTransform):
         studies, planned = told
         changed = studies | "Changed" >> beam.FlatMap(_changed).with_output_types(tuple[str, str])
         sieve = changed | "Studies" >> beam.Keys() | "Sieve" >> Sieve()
-        known = (
-            studies.pipeline
-            | "Earlier" >> ReadFacts(self._known, facts.INSTANCES, self._key, self._request)
-            | "Here" >> beam.FlatMapTuple(_here).with_output_types(tuple[str, KnownInstance])
-            | "Concerned" >> Sieved(sieve)
-        )
+        known = self._known.read("Earlier", facts.INSTANCES, sieve, _here)
         present = (
             planned
             | "Present" >> beam.FlatMap(_present).with_output_types(tuple[str, str])
@@ -58,12 +53,11 @@ def _here(sop_token: str, known: KnownInstance) -> Iterator[tuple[str, KnownInst
 
 
 def _present(planned: Planned) -> Iterator[tuple[str, str]]:
-    """What stands for what was written: the same source, or another one where that is gone. A copy of a source that is
-    still there doesn't, and is filtered."""
+    """What stands for what was written: the same source, or where that is gone, another of the same content."""
     if planned.study_token:
         yield planned.study_token, planned.uri
-        if planned.known_sha256:
-            yield planned.study_token, planned.sop_token
+        if planned.former:
+            yield planned.study_token, planned.former
 
 
 class _AbsentFn(beam.DoFn):
@@ -82,7 +76,7 @@ class _AbsentFn(beam.DoFn):
         newest = {it.sop_instance_uid: it for it in sorted(known, key=lambda it: it.run)}
         there = set(present)
         for it in newest.values():
-            if there.isdisjoint((it.uri, it.sop_token)):
+            if there.isdisjoint((it.uri, it.name)):
                 token = source_token(self._keys, it.uri, it.version)
                 given = it.sop_instance_uid if self._policy == "distinct" else ""
                 yield SourceObject(token, it.uri, it.size, it.version, former=it.name, sop_instance_uid=given)

@@ -24,7 +24,7 @@ class Sieve(beam.PTransform):
     """All keys of a collection as one value of 2 MiB, for `Sieved`."""
 
     def expand(self, keys: beam.PCollection[str]) -> beam.PCollection[bytes]:
-        return keys | "Put in" >> beam.CombineGlobally(_SieveFn())
+        return keys | "Put in" >> beam.CombineGlobally(_SieveFn()).without_defaults()
 
 
 class _SieveFn(beam.CombineFn):
@@ -55,8 +55,18 @@ class Sieved(beam.PTransform):
         self._sieve = sieve
 
     def expand(self, pairs: beam.PCollection[tuple[str, Any]]) -> beam.PCollection[tuple[str, Any]]:
-        return pairs | "Let pass" >> beam.Filter(_passes, beam.pvalue.AsSingleton(self._sieve))
+        return pairs | "Let pass" >> beam.Filter(_passes, as_side_input(self._sieve))
+
+
+def as_side_input(sieve: beam.PCollection[bytes]) -> beam.pvalue.AsSingleton:
+    """The sieve for `passes`; b"" where no key was put in."""
+    return beam.pvalue.AsSingleton(sieve, default_value=b"")
+
+
+def passes(key: str, sieve: bytes) -> bool:
+    """Whether a key may be one of those put in."""
+    return bool(sieve) and all(sieve[place >> 3] >> (place & 7) & 1 for place in places(key))
 
 
 def _passes(pair: tuple[str, Any], sieve: bytes) -> bool:
-    return bool(sieve) and all(sieve[place >> 3] >> (place & 7) & 1 for place in places(pair[0]))
+    return passes(pair[0], sieve)
