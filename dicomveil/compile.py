@@ -27,7 +27,7 @@ from dicomveil.tags import keyword_of, vr_of
 from dicomveil.vocabulary import Vocabulary
 from dicomveil.walk import Edit, Going, Walk
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 """The number of the output's recipe: changes whenever yesterday's input would give other bytes today."""
 
 PATIENT_NAME: Final = 0x00100010

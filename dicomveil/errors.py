@@ -94,11 +94,14 @@ REASONS: Final[dict[str, Reason]] = {
     "patient-conflict": Reason(
         _Q,
         "One study holds several Patient IDs, or another than an earlier run has seen in it.",
-        "Correct the study's Patient ID, or ask for PatientConflicts: split.",
+        "Correct the study's Patient ID and run with --settle-anew, or ask for PatientConflicts: split.",
     ),
     "series-conflict": Reason(_Q, "One series stands in several studies.", "Correct its Study Instance UID."),
     "no-anchor": Reason(
         _Q, "Dates are moved by an anchor date, and there is none for this patient.", "Give it in --crosswalk-in."
+    ),
+    "value-taken": Reason(
+        _Q, "A crosswalk gives somebody else what is derived for this study.", "Give that one another value."
     ),
     "envelope-size": Reason(
         _Q, "More originals to encrypt than are held in memory.", "Name fewer in EncryptAttributes."

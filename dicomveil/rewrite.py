@@ -55,11 +55,32 @@ class Change(NamedTuple):
     rule: str
 
 
+class Place(NamedTuple):
+    """The new identifiers of an instance; "" for what it lacks."""
+
+    patient_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+
+    @property
+    def name(self) -> str:
+        """Where it belongs in the output."""
+        *folders, sop_instance_uid = map(file_name, self)
+        return "/".join([*(folders if self.study_instance_uid else [NON_PATIENT_FOLDER]), f"{sop_instance_uid}.dcm"])
+
+
+def _place(scan: InstanceScan, study_map: StudyMap, facts: Facts) -> Place:
+    new = facts.of_role
+    series = new("series").text(scan.series_instance_uid) if scan.series_instance_uid else ""
+    return Place(study_map.patient, study_map.study_instance_uid, series, new("instance").text(scan.sop_instance_uid))
+
+
 class Rewritten:
     """A de-identified instance, ready to be written.
 
     Attributes:
-      sop_instance_uid, series_instance_uid, study_instance_uid, patient_id: the new values, "" for what it lacks.
+      place: its new identifiers.
       risk: why its pixels may speak, a kind of `burned_in.Risk`; "" where nothing says so.
     """
 
@@ -73,23 +94,12 @@ class Rewritten:
         sop_class_uid: str,
         risk: str,
     ) -> None:
-        new = walk.facts.of_role
         self.sop_class_uid = sop_class_uid or scan.sop_class_uid
         self.transfer_syntax_uid = instance.transfer_syntax_uid
-        self.sop_instance_uid = new("instance").text(scan.sop_instance_uid)
-        self.series_instance_uid = new("series").text(scan.series_instance_uid) if scan.series_instance_uid else ""
-        self.study_instance_uid, self.patient_id = study_map.study_instance_uid, study_map.patient
+        self.place = _place(scan, study_map, walk.facts)
         self.risk = risk
         self._instance, self._scan, self._walk, self._end = instance, scan, walk, end
         walk.edits.sort(key=itemgetter(0))
-
-    @property
-    def name(self) -> str:
-        """Where it belongs in the output: patient, study, series and instance, all of them new values."""
-        if not self.study_instance_uid:
-            return f"{NON_PATIENT_FOLDER}/{file_name(self.sop_instance_uid)}.dcm"
-        folders = (self.patient_id, self.study_instance_uid, self.series_instance_uid)
-        return "/".join([*map(file_name, folders), f"{file_name(self.sop_instance_uid)}.dcm"])
 
     @property
     def frozen(self) -> list[tuple[str, str, int]]:
@@ -147,7 +157,7 @@ class Rewritten:
 
     def chunks(self) -> Iterator[bytes]:
         """The file in order, in pieces of at most about 1 MiB."""
-        yield head(self.sop_class_uid, self.transfer_syntax_uid, self.sop_instance_uid)
+        yield head(self.sop_class_uid, self.transfer_syntax_uid, self.place.sop_instance_uid)
         data_set = edited(self._instance.source, self._instance.begin, self._end, self._walk.edits)
         yield from stored(data_set, self.transfer_syntax_uid)
 
@@ -295,16 +305,28 @@ class Rewriter:
         self, instance: Instance, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = ""
     ) -> Rewritten:
         """The same for an instance that is open."""
-        study_map = self._map(scan, study_map)
+        study_map, facts = self._settled(scan, study_map, sop_instance_uid)
         if scan.sop_class_uid not in standard.registered_uids():
             self._check_private_sop_class()
-        facts = self._facts(study_map)
-        if sop_instance_uid:
-            facts = _with_given(facts, scan.sop_instance_uid, sop_instance_uid)
         try:
             return self._rewritten(instance, scan, study_map, facts, utf8=self._utf8)
         except Unencodable:
             return self._rewritten(instance, scan, study_map, facts, utf8=True)
+
+    def name(self, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str = "") -> str:
+        """The name that `rewrite` of the same arguments gives, where it doesn't fail.
+
+        Raises:
+          InvalidInstance: it surely does.
+        """
+        return _place(scan, *self._settled(scan, study_map, sop_instance_uid)).name
+
+    def _settled(self, scan: InstanceScan, study_map: StudyMap, sop_instance_uid: str) -> tuple[StudyMap, Facts]:
+        study_map = self._map(scan, study_map)
+        facts = self._facts(study_map)
+        if sop_instance_uid:
+            facts = _with_given(facts, scan.sop_instance_uid, sop_instance_uid)
+        return study_map, facts
 
     def _rewritten(
         self, instance: Instance, scan: InstanceScan, study_map: StudyMap, facts: Facts, utf8: bool

@@ -41,7 +41,11 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     stores.restricted_folder(run.progress)
     if not plan.planned(run):
         plan.discard(run)
-        run.known = known.gather(run)
+        try:
+            run.known = known.gather(run)
+        except DicomveilError:
+            runs.finish(run)  # with another crosswalk or request it is another run
+            raise
         with report.stage("Planning", str(run.progress)):
             _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
@@ -54,6 +58,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
     if plan_only:
         return None
     slices = plan.slices(verdict, SLICE)
+    stores.restricted_folder(run.slice_record(0).parent)
     with report.stage("De-identifying", str(run.progress), verdict.listed):
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists():
@@ -68,7 +73,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         )
     finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     summary = Summary(run, verdict, settled, finished)
-    settled.parts["restricted"] += known.given_parts(run)
+    settled.parts["restricted"] += runs.given_parts(run.places.restricted, run.id)
     runs.commit(run, settled.parts, summary.content())
     runs.sweep(run)
     runs.finish(run)

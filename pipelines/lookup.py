@@ -4,6 +4,7 @@ It knows tables by their columns' names alone, so that a table of a later versio
 """
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 
 from transforms import stores
 from transforms.manifests import ListedPart, listed_parts
+from transforms.tables import RESTRICTED, name_of
 
 BANNER: Final = (
     "This leads from new values to the originals, or back: whoever sees the answer knows who is who. "
@@ -23,6 +25,7 @@ BANNER: Final = (
 )
 _TABLES: Final = "crosswalk/"
 _BLANKS: Final = " \0"
+_INTERNAL: Final = ("facts", "map_token")
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +53,17 @@ def look_up(restricted: str, value: str, original: bool) -> list[Match]:
     Raises:
       StoreError: no finished run has its records there, or a part of them can't be read.
     """
+    sought = value.strip(_BLANKS)
+    if sought.startswith("file://") or not stores.is_text(sought):
+        sought = stores.uri_of(os.path.realpath(stores.local_path(sought)))
     runs: dict[tuple[str, str], list[str]] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for part in listed_parts(stores.local_path(restricted)):
+    parts = list(listed_parts(stores.local_path(restricted)))
+    if not {part.table for part in parts} <= {name_of(schema) for schema in RESTRICTED}:
+        raise stores.StoreError(f"{restricted}: holds other tables; name what was --restricted")
+    for part in parts:
         if part.table.startswith(_TABLES):
-            for row in _matching(part, value.strip(_BLANKS), original):
+            for row in _matching(part, sought, original):
                 same = part.table.removeprefix(_TABLES), json.dumps(row, default=str)
                 rows[same] = row
                 runs[same] = [*(run for run in runs.get(same, []) if run != part.run), part.run]
@@ -71,7 +80,8 @@ def _matching(part: ListedPart, value: str, original: bool) -> Iterator[dict[str
         found = pq.read_table(part.path, filters=sought, partitioning=None).to_pylist()
     except (OSError, pa.ArrowException):
         raise stores.StoreError(f"{part.name}: a finished run lists it, and it can't be read; restore it") from None
-    yield from ({name: cell for name, cell in row.items() if cell not in (None, "")} for row in found)
+    for row in found:
+        yield {name: cell for name, cell in row.items() if cell not in (None, "") and name not in _INTERNAL}
 
 
 def _holds(column: str, original: bool) -> bool:

@@ -11,8 +11,9 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import borne
 from dicomveil.study_map import StudyMap
 from pipelines.runs import Run
-from transforms import plans, stores
+from transforms import facts, plans, stores
 from transforms.conflicts import SettleConflicts
+from transforms.facts import Facts
 from transforms.issuers import CountIssuers
 from transforms.match import MatchSources
 from transforms.plan import SumListed, WritePlan
@@ -50,15 +51,16 @@ class Verdict:
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """PLAN: objects -> scans -> settled -> maps -> buckets; and once more for what rejoins."""
-    folder, request, known = str(run.folder), run.request.for_workers(), run.known
-    scan = ScanInstances(run.key, str(run.progress), request.cleans_text)
+    folder, request = str(run.folder), run.request.for_workers()
+    known = Facts(pipeline, run.known)
+    scan = ScanInstances(run.key, str(run.progress), request)
     sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
     scanned = sources | "Scan" >> scan
     sieve = scanned | "Tokens" >> SieveTokens() if known.kinds else None
-    planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, known, sieve)
+    planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, run.places.output, known, sieve)
     studies = planned | "Maps" >> BuildStudyMaps(run.key, request, known, sieve)
     planned | "Issuers" >> CountIssuers(folder, run.key)
-    if known.kinds:
+    if facts.INSTANCES in known.kinds:
         rejoining = (studies, planned) | "Rejoin" >> RejoinInstances(run.key, request, known)
         planned = (planned, rejoining | "Scan again" >> scan) | "Instances" >> beam.Flatten()
         sources = (sources, rejoining) | "Objects" >> beam.Flatten()
@@ -99,13 +101,23 @@ def _judge(run: Run) -> Verdict:
             size += sum(planned.size for planned in instances)
             rejoining += sum(planned.rejoins for planned in instances)
         maps = {study.study_token: study.study_map for study in plans.read_studies(folder, bucket)}
-        studies, map_bytes = studies + len(maps), map_bytes + sum(map(len, maps.values()))
+        studies += len({planned.study_token for planned in instances} - {""})
+        map_bytes += sum(map(len, maps.values()))
         if originals:
             _gather(originals, instances, maps)
     listed, tokens = (run.folder / "listed").read_text().split()
-    issuers = int((run.folder / "issuers").read_text())
+    issuers = run.folder / "issuers"
     return Verdict(
-        int(listed), tokens, size, studies, map_bytes, dict(reasons), buckets, _counts(originals), rejoining, issuers
+        int(listed),
+        tokens,
+        size,
+        studies,
+        map_bytes,
+        dict(reasons),
+        buckets,
+        _counts(originals),
+        rejoining,
+        int(issuers.read_text()) if issuers.exists() else 0,
     )
 
 

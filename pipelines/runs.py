@@ -15,18 +15,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow.parquet as pq
+
 from dicomveil.compile import RECIPE, compile_request
 from dicomveil.errors import DicomveilError
 from dicomveil.request import Request
 from transforms import secrets as key_references
 from transforms import stores
+from transforms.crosswalk_files import crosswalk_files
 from transforms.facts import NOTHING_KNOWN, Known
 from transforms.secrets import KeyReference
-from transforms.tables import AUDIT, RESTRICTED, SCHEMA_VERSION, name_of
+from transforms.tables import AUDIT, CROSSWALK_GIVEN, RESTRICTED, SCHEMA_VERSION, name_of
 
 STATE_VERSION: Final = 2
 _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
+_BEFORE: Final = "before.json"
 _READ: Final = ("--input", "--crosswalk-in")
 
 
@@ -112,6 +116,8 @@ def places(
     for name, uri in roots.items():
         try:
             real[name] = os.path.realpath(stores.local_path(uri))
+            if not name.startswith("--input") and not stores.is_text(real[name]):
+                problems.append(f"{name.split(' ')[0]}: its name is no UTF-8; give it another")
         except stores.StoreError as refused:
             problems.append(f"{name.split(' ')[0]}: {refused}")
     for name in [name for name in real if name.startswith(_READ)]:
@@ -193,7 +199,7 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
             _refuse_mixture(run)
         except RunRefused:
             if not run.resumed:
-                _forget(run.folder)
+                forget(run.folder)
             raise
     if not unfinished:
         _remember(run, asked["crosswalks"])
@@ -202,21 +208,33 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
 
 def _versions(crosswalks: tuple[str, ...]) -> list[str]:
     """Which versions of the crosswalks there are: a plan doesn't hold where the user has mended one."""
-    return [found.version for uri in crosswalks for found in stores.list_objects(uri)]
+    return [found.version for file in crosswalk_files(crosswalks) for found in stores.list_objects(str(file.path))]
 
 
 def _remember(run: Run, crosswalks: list[str]) -> None:
-    state = {"version": STATE_VERSION, "started": run.started, "places": asdict(run.places)}
-    state |= {"request": run.request.members(), "fingerprints": run.fingerprints, "ephemeral": run.ephemeral}
-    state |= {"anew": run.anew, "crosswalks": crosswalks}
     stores.create_restricted(run.folder / "inputs.json", json.dumps(run.places.inputs).encode())
+    state = _state(run) | {"crosswalks": crosswalks}
     stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
+
+
+def _state(run: Run) -> dict[str, Any]:
+    """What a run is, as far as others must know of it."""
+    return {
+        "version": STATE_VERSION,
+        "started": run.started,
+        "places": asdict(run.places),
+        "request": run.request.members(),
+        "fingerprints": run.fingerprints,
+        "ephemeral": run.ephemeral,
+        "anew": run.anew,
+        "identity": [run.request.patient_identity, run.request.default_issuer],
+    }
 
 
 def _unfinished(where: Places, asked: dict[str, Any], key: str | None) -> dict[str, Any] | None:
     """What is known of the newest run that was begun with the same question and has no manifest."""
     reference = key_references.refer(key) if key else None
-    for folder, state in _states(where.restricted):
+    for folder, state in begun(where.restricted):
         same = state["places"] == json.loads(json.dumps(asdict(where))) and state["version"] == STATE_VERSION
         same = same and all(state[name] == asked[name] for name in ("anew", "crosswalks"))
         if not same or state["ephemeral"] != (key is None):
@@ -227,27 +245,39 @@ def _unfinished(where: Places, asked: dict[str, Any], key: str | None) -> dict[s
             continue
         if state["fingerprints"] == asked["fingerprints"] | {"key": found.fingerprint}:
             if _overtaken(where.restricted, folder, found.fingerprint):
-                _forget(folder)
                 continue
-            return {"id": _id_of(folder), "key": found, "started": state["started"]}
+            return {"id": id_of(folder), "key": found, "started": state["started"]}
     return None
 
 
 def _overtaken(restricted: str, folder: Path, key: str) -> bool:
-    """Whether a run that has written nothing yet was planned without what another has settled since."""
-    if (folder / "slices").exists():
-        return False
-    ended = (it["run"] for it in manifests(restricted) if it["fingerprints"]["key"] == key)
-    return any(run > _id_of(folder) for run in ended)
+    """Whether a run was planned without what another has settled since."""
+    before = folder / _BEFORE
+    return before.exists() and json.loads(before.read_bytes()) != [it["run"] for it in finished_under(restricted, key)]
 
 
-def _states(restricted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def note_before(run: Run, earlier: list[dict[str, Any]]) -> None:
+    """Note which finished runs the plan knows of."""
+    stores.create_restricted(run.folder / _BEFORE, json.dumps([it["run"] for it in earlier]).encode())
+
+
+def given_parts(restricted: str, run_id: str) -> list[dict[str, Any]]:
+    """What a run keeps of the crosswalks that the user named, for its manifest."""
+    folder = f"{name_of(CROSSWALK_GIVEN)}/run={run_id}"
+    return [
+        {"path": f"{folder}/{path.name}", "rows": pq.read_metadata(path).num_rows}
+        for path in sorted((Path(restricted) / folder).glob("*.parquet"))
+    ]
+
+
+def begun(restricted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The folders of runs that died, the newest first, with what each began with."""
     for file in sorted(Path(restricted).glob("run=*/state.json"), reverse=True):
         yield file.parent, _read(file, "--restricted")
 
 
-def _id_of(folder: Path) -> str:
+def id_of(folder: Path) -> str:
+    """The run whose folder it is."""
     return folder.name.removeprefix("run=")
 
 
@@ -257,12 +287,12 @@ def _tidy(restricted: str) -> None:
     This command holds the restricted zone, so none of them is at work any more.
     """
     for folder in Path(restricted).glob("run=*"):
-        ended = (Path(restricted) / "runs" / f"{_id_of(folder)}.json").exists()
+        ended = (Path(restricted) / "runs" / f"{id_of(folder)}.json").exists()
         names = {path.name for path in set(folder.iterdir()).difference(stores.left_behind(folder))}
         if ended or names <= _BEFORE_STATE:
-            _forget(folder)
-    for folder, state in _states(restricted):
-        shutil.rmtree(_temporary(state["places"]["output"], _id_of(folder)), ignore_errors=True)
+            forget(folder)
+    for folder, state in begun(restricted):
+        shutil.rmtree(_temporary(state["places"]["output"], id_of(folder)), ignore_errors=True)
 
 
 def _refuse_mixture(run: Run) -> None:
@@ -270,8 +300,8 @@ def _refuse_mixture(run: Run) -> None:
     told = {"request": "request", "table": "edition, tables or recipe", "key": "key"}
     makers = [_read(manifest, "--audit") for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json"))]
     if _holds_something(Path(run.places.output)):
-        begun = [state for _, state in _states(run.places.restricted)]
-        makers += [state for state in begun if state["places"]["output"] == run.places.output]
+        died = [state for _, state in begun(run.places.restricted)]
+        makers += [state for state in died if state["places"]["output"] == run.places.output]
         if not makers:
             raise RunRefused(
                 "The output holds what no run in --audit accounts for: choose another --output, name the --audit that "
@@ -307,17 +337,40 @@ def _read(file: Path, option: str) -> dict[str, Any]:
 
 def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> None:
     """Write the summary, then the manifests: from here on the run counts."""
-    finished = {"run": run.id, "started": run.started, "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
-    finished |= {"fingerprints": run.fingerprints}
     audit = Path(run.places.audit)
     stores.create_small(audit / "summary.json", _json(summary))
-    restricted = finished | {"output": run.places.output, "parts": parts.get("restricted", [])}
-    stores.create_small(audit / "runs" / f"{run.id}.json", _json(finished | {"parts": parts.get("audit", [])}))
-    stores.create_restricted(Path(run.places.restricted) / "runs" / f"{run.id}.json", _json(restricted))
+    manifest = _finished(run.id, _state(run)) | {"parts": parts.get("audit", [])}
+    stores.create_small(audit / "runs" / f"{run.id}.json", _json(manifest))
+    commit_restricted(run.places.restricted, run.id, _state(run), parts.get("restricted", []))
+
+
+def commit_restricted(restricted: str, run_id: str, state: dict[str, Any], parts: list[dict[str, Any]]) -> None:
+    """Have a run count for those that follow, with the parts of tables that it has written in the restricted zone."""
+    told = {"output": state["places"]["output"], "anew": state["anew"], "identity": state["identity"], "parts": parts}
+    manifest = _finished(run_id, state) | told
+    stores.create_restricted(Path(restricted) / "runs" / f"{run_id}.json", _json(manifest))
+
+
+def _finished(run_id: str, state: dict[str, Any]) -> dict[str, Any]:
+    """What both manifests tell."""
+    told = {"run": run_id, "started": state["started"], "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
+    return told | {"fingerprints": state["fingerprints"]}
 
 
 def _json(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
+
+
+def finished_under(restricted: str, key: str) -> list[dict[str, Any]]:
+    """What finished runs under one key have left, the oldest first.
+
+    Args:
+      key: its fingerprint.
+
+    Raises:
+      RunRefused: something there is no record of a run.
+    """
+    return [it for it in manifests(restricted) if it["fingerprints"]["key"] == key]
 
 
 def manifests(restricted: str) -> list[dict[str, Any]]:
@@ -342,9 +395,10 @@ def sweep(run: Run) -> None:
 
 def finish(run: Run) -> None:
     """Remove what only an unfinished run needs: the plan, and a key of its own."""
-    _forget(run.folder)
+    forget(run.folder)
 
 
-def _forget(folder: Path) -> None:
+def forget(folder: Path) -> None:
+    """Remove a run's folder, and a key of its own."""
     key_references.destroy_ephemeral(str(folder))
     shutil.rmtree(folder, ignore_errors=True)

@@ -14,6 +14,7 @@ from rich.table import Table
 from dicomveil.claims import unnamed
 from dicomveil.compile import RECIPE
 from dicomveil.errors import REASONS
+from dicomveil.rewrite import file_name
 from pipelines.plan import Verdict
 from pipelines.runs import Run
 from transforms.tables import INSTANCES, name_of
@@ -137,7 +138,7 @@ class Summary:
             if part["path"].startswith(name_of(INSTANCES) + "/"):
                 done.update(_studies_of(Path(self._run.places.audit) / part["path"]))
         for patient_id, study in sorted(done):
-            path = f"{patient_id}/{study}"
+            path = f"{file_name(patient_id)}/{file_name(study)}"
             yield {"Type": "Study", "StudyInstanceUID": study, "PatientID": patient_id, "Path": path}
 
     def print(self, console: Console) -> None:

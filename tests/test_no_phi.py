@@ -274,7 +274,7 @@ def test_what_is_shown_of_values_is_nothing() -> None:
         Identities(KEYS, Request()).patient_of(scan),
         gather([scan], Identities(KEYS, Request())),
     ]
-    shown += [rewritten.changes, rewritten.counts, rewritten.name]
+    shown += [rewritten.changes, rewritten.counts, rewritten.place.name]
     assert [type(it).__name__ for it in shown if marks_in(repr(it).encode())] == []
 
 

@@ -1,6 +1,6 @@
 """What users of de-identifiers ask for, one story a test: references and UIDs (A), dates, times and ages (B).
 
-Each is told from the user's side on the smallest study that shows it; docs/identity.md names what shows it at large.
+Each is told from the user's side on the smallest study that shows it; docs/stories.md names what shows it at large.
 """
 
 import datetime

@@ -106,7 +106,7 @@ def _crosswalk(outcome: Outcome) -> dict[str, Any]:
         "source_size": outcome.source_size,
         "study_token": outcome.study_token,
         "sop_token": outcome.sop_token,
-        "sha256": outcome.sha256,
+        "source_sha256": outcome.source_sha256,
         "original_series_instance_uid": outcome.original_series_instance_uid,
         "series_instance_uid": outcome.series_instance_uid,
         "original_study_instance_uid": outcome.original_study_instance_uid,
@@ -188,13 +188,13 @@ class _WriteCrosswalksFn(beam.DoFn):
                 continue  # what can't be built can't be linked either
             known.append(_known(planned_study, study_map))
             for own, scanned in by_patient(study, study_map, self._identities):
-                links = [
-                    link
-                    for link in uid_links(scanned, own, self._identities)
+                links = list(uid_links(scanned, own, self._identities))
+                uids.extend(
+                    vars(link) | {"late": False}
+                    for link in links
                     # Of a study of several patients each has another, and a crosswalk has one line for each original.
-                    if not (own.apart and link.inside and link.role in ("study", "series"))
-                ]
-                uids.extend(vars(link) | {"late": False} for link in links)
+                    if not (own.conflict or (own.apart and link.inside and link.role in ("study", "series")))
+                )
                 patients.extend(vars(link) for link in patient_links(scanned, own, self._identities))
                 studies.append(_study(planned_study, own, scanned, sum(link.inside for link in links), len(links)))
         for zone, schema, rows in (

@@ -4,24 +4,22 @@ Only inputs that share a SOP Instance UID are read whole. Equal bytes are one in
 stands for it; what an earlier run has written stands before what comes later.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import apache_beam as beam
 
-from dicomveil.errors import InvalidInstance, Unsuitable
+from dicomveil.errors import Unsuitable
 from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
-from dicomveil.stream import LARGEST_CHUNK
 from dicomveil.study import StudyFacts
 from dicomveil.uids import distinct_uid
 from transforms import facts, stores
-from transforms.facts import Known, KnownInstance, KnownStudy, ReadFacts
+from transforms.facts import Facts, Known, KnownInstance, KnownStudy
 from transforms.records import Planned
 from transforms.secrets import KeyReference
-from transforms.sieve import Sieved
 
 _PLANNED: Final = "planned"
 _RunStudy = tuple[str, str]
@@ -32,22 +30,25 @@ class SettleConflicts(beam.PTransform):
 
     Args:
       request: says what becomes of different bytes under one UID: "quarantine" all, or "distinct" new UIDs.
+      output: root of what earlier runs may have written.
       sieve: of the tokens of this run's instances, where anything is known before it.
     """
 
     def __init__(
-        self, key: KeyReference, request: Request, known: Known, sieve: beam.PCollection[bytes] | None
+        self, key: KeyReference, request: Request, output: str, known: Facts, sieve: beam.PCollection[bytes] | None
     ) -> None:
         super().__init__()
-        self._key, self._request, self._known, self._sieve = key, request, known, sieve
+        self._key, self._request, self._output, self._known, self._sieve = key, request, output, known, sieve
 
     def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[Planned]:
+        settle = _SettleFn(self._key, self._request.conflicts, self._output)
         keyed = planned | "Key by SOP Instance" >> beam.WithKeys(_sop_token).with_output_types(tuple[str, Planned])
         settled = (
             {_PLANNED: keyed}
-            | self._earlier(planned, facts.INSTANCES, facts.CONFLICTS)
+            | self._earlier(facts.INSTANCES)
+            | self._earlier(facts.CONFLICTS)
             | "Group" >> beam.CoGroupByKey()
-            | "Settle" >> beam.ParDo(_SettleFn(self._key, self._request.conflicts)).with_output_types(Planned)
+            | "Settle" >> beam.ParDo(settle).with_output_types(Planned)
         )
         owners = self._owners(settled)
         return settled | "Settle series" >> beam.ParDo(_SeriesFn(), beam.pvalue.AsDict(owners)).with_output_types(
@@ -56,28 +57,18 @@ class SettleConflicts(beam.PTransform):
 
     def _owners(self, settled: beam.PCollection[Planned]) -> beam.PCollection[tuple[str, str]]:
         """Of each series that several studies hold, the study that it belongs to: "" for none of them."""
-        pairs = (
-            settled
-            | "Series" >> beam.FlatMap(_series).with_output_types(tuple[str, str])
-            | "Each once" >> beam.Distinct()
-        )
         return (
-            {_PLANNED: pairs}
-            | self._earlier(settled, facts.STUDIES)
+            {_PLANNED: settled | "Series" >> beam.ParDo(_StudyOfSeriesFn()).with_output_types(tuple[str, str])}
+            | self._earlier(facts.STUDIES, keyed=_series_of)
             | "Group series" >> beam.CoGroupByKey()
-            | "Torn ones" >> beam.ParDo(_OwnerFn(self._known.anew)).with_output_types(tuple[str, str])
+            | "Torn ones" >> beam.ParDo(_OwnerFn(self._known.told)).with_output_types(tuple[str, str])
         )
 
-    def _earlier(self, planned: beam.PCollection[Planned], *kinds: str) -> dict[str, beam.PCollection[tuple[str, Any]]]:
-        """The facts of some kinds that concern this run; nothing of kinds that there are none of."""
-        found = {}
-        for kind in kinds:
-            if kind in self._known.kinds:
-                read = planned.pipeline | f"Earlier {kind}" >> ReadFacts(self._known, kind, self._key, self._request)
-                if kind == facts.STUDIES:
-                    read |= "Series of studies" >> beam.FlatMap(_series_of).with_output_types(tuple[str, _RunStudy])
-                found[kind] = read | f"Of this run's {kind}" >> Sieved(self._sieve)
-        return found
+    def _earlier(self, kind: str, **keyed: Any) -> dict[str, beam.PCollection[tuple[str, Any]]]:
+        """The facts of a kind that concern this run; nothing of one that there are none of."""
+        if self._sieve is None or kind not in self._known.kinds:
+            return {}
+        return {kind: self._known.read(f"Earlier {kind}", kind, self._sieve, **keyed)}
 
 
 def _sop_token(planned: Planned) -> str:
@@ -85,31 +76,42 @@ def _sop_token(planned: Planned) -> str:
     return planned.sop_token or planned.token
 
 
-def _series(planned: Planned) -> Iterator[tuple[str, str]]:
-    if planned.series_token:
-        yield planned.series_token, planned.study_token
+class _StudyOfSeriesFn(beam.DoFn):
+    """(series token, study token), seldom told twice."""
+
+    def start_bundle(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def process(self, planned: Planned) -> Iterator[tuple[str, str]]:
+        pair = planned.series_token, planned.study_token
+        if planned.series_token and pair not in self._told:
+            self._told.add(pair)
+            yield pair
 
 
-def _series_of(study: tuple[str, KnownStudy]) -> Iterator[tuple[str, _RunStudy]]:
-    token, known = study
+def _series_of(token: str, known: KnownStudy) -> Iterator[tuple[str, _RunStudy]]:
     for series in StudyFacts.decode(known.facts).series:
         yield series.hex(), (known.run, token)
 
 
 class _OwnerFn(beam.DoFn):
-    def __init__(self, anew: bool) -> None:
-        self._anew = anew
+    def __init__(self, known: Known) -> None:
+        self._known = known
 
     def process(self, torn: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[tuple[str, str]]:
         series, studies = torn
         now, earlier = set(studies[_PLANNED]), list(studies.get(facts.STUDIES, ()))
-        # What came to it later was set aside, and doesn't contest it.
-        first = min((run for run, _ in earlier), default="")
-        owners = {study for run, study in earlier if run == first}
-        if self._anew and len(owners) > 1:
-            owners = set()
+        owners = _first(earlier)
+        if len(owners) > 1 and (since := self._known.forgets_before(run for run, _ in earlier)):
+            owners = _first([known for known in earlier if known[0] >= since])
         if len(now | owners) > 1:
             yield series, next(iter(owners)) if len(owners) == 1 else ""
+
+
+def _first(known: list[_RunStudy]) -> set[str]:
+    """The studies that held the series at first sight: what came to it later was set aside, and doesn't contest it."""
+    first = min((run for run, _ in known), default="")
+    return {study for run, study in known if run == first}
 
 
 class _SeriesFn(beam.DoFn):
@@ -119,8 +121,8 @@ class _SeriesFn(beam.DoFn):
 
 
 class _SettleFn(beam.DoFn):
-    def __init__(self, key: KeyReference, policy: str) -> None:
-        self._key, self._policy = key, policy
+    def __init__(self, key: KeyReference, policy: str, output: str) -> None:
+        self._key, self._policy, self._output = key, policy, output
 
     def setup(self) -> None:
         self._keys = self._key.keys()
@@ -129,11 +131,11 @@ class _SettleFn(beam.DoFn):
         planned, instances, conflicts = (
             list(group[1].get(kind, ())) for kind in (_PLANNED, facts.INSTANCES, facts.CONFLICTS)
         )
-        newest = {known.uri: known for known in sorted(instances, key=lambda known: (known.here, known.run))}
+        newest = _standing(instances)
         if len(planned) == 1 and newest.keys() <= {planned[0].uri} and not conflicts:
-            yield self._known(planned[0], newest)
+            yield self._known(planned[0], newest[planned[0].uri]) if newest else planned[0]
             return
-        by_content: dict[bytes, list[Planned]] = {}
+        by_content: dict[str, list[Planned]] = {}
         for it in sorted(planned, key=lambda it: it.uri):
             try:
                 by_content.setdefault(_digest(it.uri, it.version), []).append(it)
@@ -144,7 +146,7 @@ class _SettleFn(beam.DoFn):
         yield from self._settled(by_content, newest, bool(conflicts))
 
     def _settled(
-        self, by_content: dict[bytes, list[Planned]], newest: dict[str, KnownInstance], conflict: bool
+        self, by_content: dict[str, list[Planned]], newest: dict[str, KnownInstance], conflict: bool
     ) -> Iterator[Planned]:
         """What comes of inputs that share a SOP Instance UID, by their content.
 
@@ -154,54 +156,48 @@ class _SettleFn(beam.DoFn):
           conflict: whether inputs were set aside for it then.
         """
         here = {it.uri for equal in by_content.values() for it in equal}
-        absent = {known.uri: _there(known) for known in newest.values() if known.uri not in here}
-        gone = [newest[uri].sha256 for uri, content in absent.items() if newest[uri].here and not content]
-        written = {content for uri, content in absent.items() if newest[uri].here}
-        elsewhere = {content: newest[uri] for uri, content in absent.items() if content and not newest[uri].here}
-        contested = (
-            (conflict and not newest) or len(by_content) > 1 or any(absent.values()) or bool(newest.keys() & here)
-        )
+        absent = {known.source_sha256: known for uri, known in newest.items() if uri not in here}
+        contested = (conflict and not newest) or len(by_content) > 1 or bool(newest)
         for content, equal in by_content.items():
             first, *others = sorted(equal, key=lambda it: it.uri in newest and 1 + newest[it.uri].here, reverse=True)
-            if content in written:
+            known = absent.get(content)
+            if known and self._stands(known):
                 others = equal
             elif first.uri in newest:
-                yield self._known(first, newest)
-            elif content in elsewhere:
-                yield self._known(first, {first.uri: elsewhere[content]})
+                yield self._known(first, newest[first.uri])
+            elif known:
+                yield self._known(first, known)
             elif contested:
                 yield self._told_apart(first, content)
             else:
-                yield replace(first, known_sha256=gone[-1]) if gone else first
+                yield first
             for other in others:
                 yield replace(other, reason="duplicate")
 
-    def _known(self, planned: Planned, newest: dict[str, KnownInstance]) -> Planned:
+    def _stands(self, known: KnownInstance) -> bool:
+        """Whether what was written is there, and can be written again whenever its study changes."""
+        return (
+            known.here and stores.holds(Path(self._output), known.name) and stores.unchanged(known.uri, known.version)
+        )
+
+    def _known(self, planned: Planned, known: KnownInstance) -> Planned:
         """The same, with what an earlier run has written of it."""
-        known = newest.get(planned.uri)
-        if known is None:
-            return planned
         given = known.sop_instance_uid if self._policy == "distinct" else ""
         return replace(planned, former=known.name if known.here else "", sop_instance_uid=given)
 
-    def _told_apart(self, planned: Planned, content: bytes) -> Planned:
+    def _told_apart(self, planned: Planned, content: str) -> Planned:
         if self._policy == "quarantine":
             return replace(planned, reason="sop-uid-conflict")
         uid = InstanceScan.decode(planned.scan).sop_instance_uid
-        return replace(planned, sop_instance_uid=distinct_uid(self._keys, uid, content))
+        return replace(planned, sop_instance_uid=distinct_uid(self._keys, uid, bytes.fromhex(content)))
 
 
-def _there(known: KnownInstance) -> bytes:
-    """The digest of what an earlier run has read; b"" where it is gone."""
-    try:
-        return _digest(known.uri, known.version)
-    except InvalidInstance:
-        return b""
+def _standing(instances: Iterable[KnownInstance]) -> dict[str, KnownInstance]:
+    """Of each output the last input that it was made of, by its URI; of this run's output, if in another one too."""
+    last = {(known.here, known.sop_instance_uid): known for known in sorted(instances, key=lambda known: known.run)}
+    return {known.uri: known for known in sorted(last.values(), key=lambda known: known.here)}
 
 
-def _digest(uri: str, version: str) -> bytes:
-    digest = hashlib.sha256()
+def _digest(uri: str, version: str) -> str:
     with stores.open_version(uri, version) as source:
-        for offset in range(0, source.size, LARGEST_CHUNK):
-            digest.update(source.read(offset, LARGEST_CHUNK))
-    return digest.digest()
+        return stores.sha256_of(source)

@@ -44,7 +44,6 @@ class Planned:
       reason: why it isn't to be rewritten, a code of `errors.REASONS`; "" where it is.
       path: the tag path of that, "" for none.
       former: the name of the output that an earlier run wrote of it; "" for none.
-      known_sha256: of the output of another input with this SOP Instance UID, which is gone by now; "" for none.
       rejoins: whether it isn't among the inputs, but its study's facts have changed.
     """
 
@@ -60,7 +59,6 @@ class Planned:
     reason: str = ""
     path: str = ""
     former: str = ""
-    known_sha256: str = ""
     rejoins: bool = False
 
 
@@ -155,3 +153,4 @@ class Outcome:
     frozen: list[Frozen] = field(default_factory=list)
     study_token: str = ""
     sop_token: str = ""
+    source_sha256: str = ""

@@ -10,7 +10,7 @@ from typing import Final
 import apache_beam as beam
 
 from dicomveil.compile import compile_request
-from dicomveil.errors import REASONS, Filtered, InvalidInstance, Unsuitable
+from dicomveil.errors import REASONS, Unsuitable
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter, Rewritten
 from dicomveil.scan import InstanceScan
@@ -94,10 +94,11 @@ class _RewriteFn(beam.DoFn):
     def _rewrite(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Outcome:
         with stores.open_version(planned.uri, planned.version) as source:
             rewritten = self._rewriter.rewrite(source, scan, study_map, planned.sop_instance_uid)
-            written = _Digest(planned.known_sha256)
+            written = _Digest()
             temporary = Path(self._temporary) / f"{planned.token}-{os.getpid()}"
-            stores.create(Path(self._output) / rewritten.name, temporary, written.through(rewritten))
-        if planned.former and planned.former != rewritten.name:
+            stores.create(Path(self._output) / rewritten.place.name, temporary, written.through(rewritten))
+            source_sha256 = stores.sha256_of(source)
+        if planned.former and planned.former != rewritten.place.name:
             stores.remove(Path(self._output), planned.former)
         return Outcome(
             token=planned.token,
@@ -107,11 +108,8 @@ class _RewriteFn(beam.DoFn):
             outcome="deidentified",
             reason="",
             stage="rewrite",
-            name=rewritten.name,
-            patient_id=rewritten.patient_id,
-            study_instance_uid=rewritten.study_instance_uid,
-            series_instance_uid=rewritten.series_instance_uid,
-            sop_instance_uid=rewritten.sop_instance_uid,
+            name=rewritten.place.name,
+            **rewritten.place._asdict(),
             sop_class_uid=rewritten.sop_class_uid,
             transfer_syntax_uid=rewritten.transfer_syntax_uid,
             original_sop_instance_uid=scan.sop_instance_uid,
@@ -125,28 +123,21 @@ class _RewriteFn(beam.DoFn):
             frozen=[Frozen(*kept) for kept in rewritten.frozen],
             study_token=planned.study_token,
             sop_token=planned.sop_token,
+            source_sha256=source_sha256,
         )
 
 
 class _Digest:
-    """Size and SHA-256 of what is written, taken as it passes.
+    """Size and SHA-256 of what is written, taken as it passes."""
 
-    Args:
-      known: of what another input with the same SOP Instance UID came out as; nothing is written beside that.
-    """
-
-    def __init__(self, known: str) -> None:
-        self.size, self.sha256, self._known = 0, hashlib.sha256(), known
+    def __init__(self) -> None:
+        self.size, self.sha256 = 0, hashlib.sha256()
 
     def through(self, rewritten: Rewritten) -> Iterator[bytes]:
         for chunk in rewritten.chunks():
             self.size += len(chunk)
             self.sha256.update(chunk)
             yield chunk
-        if self._known:
-            raise (
-                Filtered("duplicate") if self.sha256.hexdigest() == self._known else InvalidInstance("sop-uid-conflict")
-            )
 
 
 def set_aside(planned: Planned, reason: str, path: str, stage: str) -> Outcome:

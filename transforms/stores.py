@@ -4,6 +4,7 @@ Only folders of this machine for now. A URI is a path, or file:// and a path; an
 """
 
 import errno
+import hashlib
 import os
 import re
 import stat
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dicomveil.errors import DicomveilError, InvalidInstance
-from dicomveil.stream import BytesSource, Source
+from dicomveil.stream import LARGEST_CHUNK, BytesSource, Source
 
 IN_MEMORY = 1 << 20
 _FILE_SCHEME = "file://"
@@ -57,8 +58,10 @@ def local_path(uri: str) -> Path:
     """The path that a URI stands for.
 
     Raises:
-      StoreError: another scheme than file://.
+      StoreError: another scheme than file://, or nothing at all.
     """
+    if not uri:
+        raise StoreError("is empty: name a file or folder")
     if uri.startswith(_FILE_SCHEME):
         return Path(os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :])))
     if _SCHEME.match(uri):
@@ -82,7 +85,7 @@ def list_objects(root: str) -> Iterator[Listed]:
             with os.scandir(folder) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            yield Listed(_uri(str(folder)), 0, "", "unreadable")
+            yield Listed(uri_of(str(folder)), 0, "", "unreadable")
             continue
         for entry in found:
             if not entry.is_dir(follow_symlinks=False) and not (entry.is_symlink() and os.path.isdir(entry.path)):
@@ -92,7 +95,7 @@ def list_objects(root: str) -> Iterator[Listed]:
 
 def _listed(path: Path) -> Listed:
     real = os.path.realpath(path)
-    uri = _uri(real)
+    uri = uri_of(real)
     try:
         status = os.stat(real)
     except OSError:
@@ -102,7 +105,15 @@ def _listed(path: Path) -> Listed:
     return Listed(uri, status.st_size, _version(status), "")
 
 
-def _uri(path: str) -> str:
+def is_text(path: str) -> bool:
+    """Whether a path's bytes are UTF-8."""
+    try:
+        return bool(path.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def uri_of(path: str) -> str:
     """A path as text: itself, or file:// and percent signs where its bytes are no UTF-8."""
     raw = os.fsencode(path)
     try:
@@ -149,6 +160,14 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
             raise InvalidInstance("changed-during-run")
     finally:
         os.close(descriptor)
+
+
+def sha256_of(source: Source) -> str:
+    """Of all its bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for offset in range(0, source.size, LARGEST_CHUNK):
+        digest.update(source.read(offset, LARGEST_CHUNK))
+    return digest.hexdigest()
 
 
 def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL) -> None:
@@ -240,6 +259,19 @@ def _writing() -> Iterator[None]:
         yield
     except OSError as failure:
         raise (StoreFull if failure.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed)() from None
+
+
+def holds(root: Path, name: str) -> bool:
+    """Whether there is an object below a root."""
+    return (root / name).exists()
+
+
+def unchanged(uri: str, version: str) -> bool:
+    """Whether an object is there as it was when it was listed."""
+    try:
+        return _version(os.stat(local_path(uri))) == version
+    except OSError:
+        return False
 
 
 def remove(root: Path, name: str) -> None:

@@ -103,7 +103,7 @@ CROSSWALK_INSTANCES: Final = _schema(
     ("source_size", pa.int64()),
     ("study_token", _TEXT),
     ("sop_token", _TEXT),
-    ("sha256", _TEXT),
+    ("source_sha256", _TEXT),
     ("original_series_instance_uid", _TEXT),
     ("series_instance_uid", _TEXT),
     ("original_study_instance_uid", _TEXT),
@@ -135,7 +135,6 @@ PLAN_INSTANCES: Final = _schema(
     ("reason", _TEXT),
     ("path", _TEXT),
     ("former", _TEXT),
-    ("known_sha256", _TEXT),
     ("rejoins", pa.bool_()),
 )
 PLAN_STUDIES: Final = _schema(

@@ -116,7 +116,7 @@ UNKEYED = {
     "dicomveil/compile.py",
     "dicomveil/request.py",
     "dicomveil/standard.py",
-    "transforms/conflicts.py",
+    "transforms/stores.py",
     "transforms/crosswalks.py",
     "transforms/rewrite.py",
     "transforms/sieve.py",

@@ -32,7 +32,6 @@ from tests.oracles.random_projects import (
     structures,
 )
 from tests.oracles.reference_graph import Graph, compare, edges, read
-from tests.pipelines.test_anonymize import table
 
 RESEARCH = (Path(__file__).parents[2] / "configs" / "requests" / "research-dates.yaml").read_text()
 # Every example is several runs of seconds each, and a smaller one would take as many again to find.
@@ -188,44 +187,6 @@ def test_what_one_run_settles_holds_in_the_next(tmp_path: Path) -> None:
     assert parts.outputs() == whole.outputs()
     assert {instance.patient for instance in parts.graph().values()} == {parts.patients()["MRN1"]}
     assert not any(b"Kobetz" in content for content in parts.outputs().values())
-
-
-def test_what_contradicts_an_earlier_run_is_set_aside(tmp_path: Path) -> None:
-    """Another patient in a study, a series in another study, other bytes under one UID: set aside, and what was stays."""
-    site = Site(tmp_path / "site")
-    files = write(
-        tmp_path / "in",
-        {
-            "first": stored(numbered(1), {}),
-            "again": stored(numbered(1), {}),
-            "another patient": stored(numbered(2, patient="MRN2"), {}),
-            "another study": stored(numbered(3, study=ROOT + "0.7"), {}),
-            "other bytes": stored(numbered(1), {"SeriesDescription": "other"}),
-        },
-    )
-    site.run([files.pop("first")])
-    before = site.outputs()
-    site.run(files.values(), status=3)
-    assert site.outputs() == before
-    rows = table(site.folder / "restricted", "quarantine")
-    assert {Path(row["source_uri"]).name: row["reason"] for row in rows} == {
-        "again": "duplicate",
-        "another patient": "patient-conflict",
-        "another study": "series-conflict",
-        "other bytes": "sop-uid-conflict",
-    }
-
-
-def test_patients_of_one_study_are_told_apart(tmp_path: Path) -> None:
-    """`PatientConflicts: split` makes a study, with series of its own, for each patient that a study comes with."""
-    files = write(tmp_path / "in", {p: stored(numbered(n, patient=p), {}) for n, p in enumerate(("MRN1", "MRN2"))})
-    site = Site(tmp_path / "whole", request="PatientConflicts: split\n")
-    site.run(files.values())
-    one, other = site.graph()["MRN1"], site.graph()["MRN2"]
-    assert one.patient != other.patient and one.study != other.study and one.series != other.series
-    before = site.outputs()
-    site.run([files["MRN2"]])
-    assert site.outputs() == before
 
 
 # -------------------------------------------------------------------------------------------------------- retries

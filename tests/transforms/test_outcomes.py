@@ -29,7 +29,7 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
     path.write_bytes(b"a")
     (listed,) = scan.stores.list_objects(str(path))
     monkeypatch.setattr(scan, "scan_instance", fail)
-    fn = scan._ScanFn(key, str(tmp_path), False)
+    fn = scan._ScanFn(key, str(tmp_path), Request())
     fn.setup()
     (planned,) = fn.process(SourceObject("00", listed.uri, listed.size, listed.version))
     assert (planned.reason, planned.path) == ("internal", "KeyError")
@@ -54,7 +54,7 @@ def test_the_unforeseen_in_a_group_is_its_members(key, monkeypatch: pytest.Monke
     ((planned),) = settling.process((token, ([(said, None)], [])))
     assert (planned.study_token, StudyMap.decode(planned.study_map).conflict) == ("0a", "internal")
     monkeypatch.setattr(conflicts, "_digest", fail)
-    fn = conflicts._SettleFn(key, "quarantine")
+    fn = conflicts._SettleFn(key, "quarantine", "")
     fn.setup()
     shared = [Planned(token, token, 0, "", sop_token="0b") for token in ("00", "01")]
     settled = list(fn.process(("0b", {"planned": shared})))
