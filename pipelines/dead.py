@@ -1,6 +1,6 @@
 """Runs that died while they wrote: what they have ended counts as of a run, and what they hadn't goes.
 
-Nobody could tell else whose an output is that lies there, or by which facts it was made.
+Otherwise nobody could tell whose an output is that lies there, nor by which facts it was made.
 """
 
 import json

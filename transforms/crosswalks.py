@@ -149,7 +149,9 @@ class _Import:
     def _take(self, file: CrosswalkFile, rows: pa.Table) -> None:
         rows = rows.filter(pa.array(~(kept_as_they_are(rows) | (file.ours & of_no_effect(rows)))))
         right = np.ones(len(rows), bool)
-        suspects = np.flatnonzero(doubtful(rows)) if not file.ours else np.empty(0, int)  # runs take IDs as they are
+        suspects = np.flatnonzero(doubtful(rows))
+        if self._files[self._written_from >> _ROW_BITS :]:
+            suspects = suspects[:0]  # runs take IDs as they are, and nobody could mend what one has written
         for at, values in zip(suspects.tolist(), rows.take(pa.array(suspects)).to_pylist(), strict=True):
             number = values.pop(NUMBER)
             for what, remedy in mistakes(Row(**values)):
@@ -210,7 +212,7 @@ class _Import:
                 continue
             for name, what in _SAID.items():
                 known = columns[name][group]
-                if not known and other["at"] < self._written_from:
+                if not known and other[name] and other["at"] < self._written_from:
                     columns[name][group], told_at[name, group] = other[name], other["at"]
                 elif known and other[name] and known != other[name] and group not in contradicted:
                     contradicted.add(group)

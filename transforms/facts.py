@@ -112,7 +112,7 @@ class KnownInstance:
 _Keyed = Callable[[str, Any], Iterable[tuple[str, Any]]]
 
 
-def as_it_is(key: str, fact: Any) -> Iterator[tuple[str, Any]]:
+def _as_it_is(key: str, fact: Any) -> Iterator[tuple[str, Any]]:
     """A fact by its own key."""
     yield key, fact
 
@@ -130,7 +130,7 @@ class Facts:
         self._pipeline = pipeline
 
     def read(
-        self, label: str, kind: str, sieve: beam.PCollection[bytes], keyed: _Keyed = as_it_is
+        self, label: str, kind: str, sieve: beam.PCollection[bytes], keyed: _Keyed = _as_it_is
     ) -> beam.PCollection[tuple[str, Any]]:
         """(key, value) of one kind of facts: of studies by study token, of instances by the SOP Instance UID's token,
         of conflicts likewise (the reason), of crosswalks by pseudonym or UID token (`Given`).

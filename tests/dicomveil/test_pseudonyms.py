@@ -158,6 +158,7 @@ def test_the_default_template_changes_nothing() -> None:
 def test_what_is_no_patients_gets_no_name() -> None:
     """An object without a patient has none to be named by."""
     assert patient_name("Subject^{PatientID}", "") == ""
+    assert patient_name("Subject^{PatientID}", "x" * 60) == "x" * 60
     assert PALETTE in non_patient_sop_classes()
     ds = deidentified("PatientNameTemplate: Subject", {0x00100010: ("PN", "Bodox")}, sop_class=PALETTE)
     assert str(ds.PatientName) == ""

@@ -298,6 +298,7 @@ def test_a_killed_run_goes_on_from_its_plan(tmp_path: Path) -> None:
 
 REFUSED = {
     "no such folder": (["--input", "{in}/nowhere", "--output", "{out}"], "there is no such file or folder"),
+    "nothing": (["--input", "", "--output", "{out}"], "--input: is empty"),
     "output inside input": (["--input", "{in}", "--output", "{in}/out"], "lies inside"),
     "input inside output": (["--input", "{in}/sub", "--output", "{in}"], "lies inside"),
     "audit inside output": (

@@ -126,6 +126,16 @@ def test_only_finished_runs_answer(tmp_path: Path) -> None:
     assert "MRN5550123" not in told.stderr and "part-" in told.stderr
 
 
+def test_what_holds_no_crosswalk_is_told_from_one_that_knows_nobody(done: Path) -> None:
+    """The audit is refused; a value that is no text, or a URI, is sought as what it stands for."""
+    told = dicomveil("lookup", "--restricted", done / "out-audit", "--original", "MRN5550123", status=2)
+    assert "--restricted" in told.stderr
+    dicomveil("lookup", "--restricted", done / "out-restricted", "--original", os.fsdecode(b"\xff\xfe"), status=1)
+    part = next(it for it in listed_parts(done / "out-restricted") if it.table == "crosswalk/instances")
+    source = pq.read_table(part.path, partitioning=None).to_pylist()[0]["source_uri"]
+    assert found(done / "out-restricted", "--original", f"file://{source}")
+
+
 def test_a_terminal_obeys_no_value(tmp_path: Path) -> None:
     """Escapes in an original value are shown, not sent."""
     row = {"original": "A\x1b[2J\nB", "issuer": "", "new": "DV1", "study_instance_uid": "2.25.1"}
