@@ -11,7 +11,7 @@ run: $(STAMP)
 	$(VENV)/bin/python -m pipelines.demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(if $(LONG),,-m "not long") $(ARGS)
 
 install: $(STAMP)
 

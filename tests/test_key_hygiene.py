@@ -28,6 +28,8 @@ from tests.secret_manager import PROJECT, SecretManager, serving
 from tests.traces import secrets_of, traces, traces_below
 from transforms import secret_manager, secrets
 
+pytestmark = pytest.mark.long
+
 PURPOSES = json.loads((Path(__file__).parents[1] / "docs" / "identity-vectors.json").read_text())["labels"]
 OTHER = hashlib.sha256(b"another canary").digest()
 TEMPLATE = [

@@ -673,6 +673,7 @@ def test_a_failure_stops_a_run_that_permits_none(tmp_path: Path) -> None:
     assert len(went_on.files) == 1 and went_on.summary["FailedInstancesCount"] == 2
 
 
+@pytest.mark.long
 def test_several_runs_at_once_write_the_same(tmp_path: Path) -> None:
     """A study that two runs anonymize at once, one of them with workers, comes out alike and complete from both."""
     sources = [instance({"SOPInstanceUID": f"1.2.3.4.5.{n}", "InstanceNumber": str(n)}) for n in range(50)]

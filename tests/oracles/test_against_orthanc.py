@@ -79,6 +79,7 @@ def compare(request: Request, answer: Answer, befores: dict[Path, Tree], folder:
 
 
 @needs_orthanc
+@pytest.mark.long
 def test_every_difference_is_explained(tmp_path: Path) -> None:
     """Orthanc and dicomveil agree on every element, but for what a row of E.1-1 or a defect of Orthanc explains."""
     studies = made_up(tmp_path / "made up") | real()

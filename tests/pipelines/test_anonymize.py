@@ -272,6 +272,7 @@ def test_the_key_is_written_nowhere(done: Path) -> None:
             assert KEY not in content and KEY.hex().encode() not in content
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on_from_its_plan(tmp_path: Path) -> None:
     """A run that was killed is found again, scans nothing twice, and ends as an undisturbed one does."""
     folder = tmp_path / "in"
@@ -373,6 +374,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", "file", "pipe"}
 
 
+@pytest.mark.long
 def test_a_run_that_died_counts_for_what_it_wrote(tmp_path: Path) -> None:
     """What a run wrote before it died is in the output: another key is refused there, and its rest is swept."""
     (tmp_path / "in").mkdir()

@@ -33,6 +33,8 @@ from tests.oracles.random_projects import (
 )
 from tests.oracles.reference_graph import Graph, compare, edges, read
 
+pytestmark = pytest.mark.long
+
 RESEARCH = (Path(__file__).parents[2] / "configs" / "requests" / "research-dates.yaml").read_text()
 # Every example is several runs of seconds each, and a smaller one would take as many again to find.
 FEW = settings(

@@ -44,6 +44,7 @@ def emulated(manager: SecretManager) -> dict[str, str]:
     return {"SECRET_MANAGER_EMULATOR_HOST": manager.address, "DICOMVEIL_KEY": ""}
 
 
+@pytest.mark.long
 def test_each_worker_asks_secret_manager_for_the_pinned_version(archive: Path, manager: SecretManager) -> None:
     """`latest` is asked for once, by the command; its workers find the version that answered, though it is old by then."""
 
@@ -60,6 +61,7 @@ def test_each_worker_asks_secret_manager_for_the_pinned_version(archive: Path, m
     assert contents(archive.parent / "out") == contents(archive.parent / "by-variable")
 
 
+@pytest.mark.long
 def test_a_worker_that_finds_another_key_stops_the_run(archive: Path, manager: SecretManager) -> None:
     """A version that holds another key by now is refused by the workers, and nothing is written with it."""
     manager.answered = lambda _: manager.versions["release"].__setitem__(1, OTHER)
@@ -70,6 +72,7 @@ def test_a_worker_that_finds_another_key_stops_the_run(archive: Path, manager: S
     assert TEXT not in log.read_bytes() and OTHER not in log.read_bytes()
 
 
+@pytest.mark.long
 def test_a_secret_that_moved_on_is_another_key(archive: Path, manager: SecretManager) -> None:
     """A run into an output of `latest` as it was is refused once `latest` is another; the version itself still goes."""
     run(*command(archive, "out", "--key", LATEST), key=False, **emulated(manager))
@@ -123,6 +126,7 @@ def test_an_unfinished_run_goes_on_with_its_own_key(archive: Path) -> None:
     assert not list(restricted.rglob("key")) and not list(restricted.glob("run=*"))
 
 
+@pytest.mark.long
 def test_a_key_given_later_begins_another_run(archive: Path) -> None:
     """A run that began with a key of its own isn't gone on with under a key that was given, nor the reverse."""
     run(*command(archive, "out", "--plan-only"), key=False)

@@ -16,6 +16,8 @@ from tests.corpora import BUNDLED, CORPUS, KEY
 from tests.pipelines.test_anonymize import contents, run, table
 from transforms.tables import AUDIT, name_of
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 REQUEST = ROOT / "configs" / "requests" / "research-dates.yaml"
 OTHER = KEY[::-1]

@@ -350,6 +350,7 @@ print(verdict.rows["uid"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     """What is sorted beyond the rows that are held (in a campaign: ten million) takes a quarter of what holding it would."""
     count = 10_000_000 if "DICOMVEIL_CAMPAIGN" in os.environ else 500_000
