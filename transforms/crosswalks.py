@@ -35,6 +35,7 @@ from transforms.crosswalk_rows import (
     normalized,
     of_no_effect,
 )
+from transforms.tables import CROSSWALK_GIVEN
 from transforms.token_sort import TOKEN, TokenSort, token_halves
 
 HELD: Final = 1 << 18
@@ -47,18 +48,6 @@ _SORTED: Final = pa.schema(
     [("token", TOKEN), *((name, _TEXT) for name in ("original", "issuer", "new", "days", "anchor")), ("at", pa.int64())]
 )
 _NEW: Final = pa.schema([("token", TOKEN), ("at", pa.int64())])
-PARTS: Final = pa.schema(
-    [
-        ("kind", _TEXT),
-        ("token", _TEXT),
-        ("original", _TEXT),
-        ("issuer", _TEXT),
-        ("new", _TEXT),
-        ("days", pa.int32()),
-        ("anchor", _TEXT),
-    ],
-    {"table": "crosswalk-in", "schema_version": "1"},
-)
 
 
 @dataclass(frozen=True)
@@ -310,7 +299,7 @@ def _keep(work: _Import, folder: Path) -> CrosswalkVerdict:
 
 def _even(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """The same rows in tables of `PART_ROWS`, but for the last."""
-    held = PARTS.empty_table()
+    held = CROSSWALK_GIVEN.empty_table()
     for table in tables:
         held = pa.concat_tables([held, table])
         while len(held) >= PART_ROWS:
@@ -329,7 +318,7 @@ def _canonical(kind: str, rows: pa.Table) -> pa.Table:
         pc.if_else(pc.equal(days, ""), None, days).cast(pa.int32()),
         rows.column("anchor"),
     ]
-    return pa.Table.from_arrays(columns, schema=PARTS)
+    return pa.Table.from_arrays(columns, schema=CROSSWALK_GIVEN)
 
 
 def _list(rows: pa.Table, column: str) -> list:

@@ -63,7 +63,7 @@ def test_what_a_file_says_is_read(case: dict[str, Any], tmp_path: Path) -> None:
         patient = kind == "patient"
         token = patient_pseudonym(KEYS, original, told_apart) if patient else uid_token(KEYS, original).hex()
         expected.append(
-            dict(zip(crosswalks.PARTS.names, (kind, token, original, issuer, new, days, anchor), strict=True))
+            dict(zip(tables.CROSSWALK_GIVEN.names, (kind, token, original, issuer, new, days, anchor), strict=True))
         )
     assert sorted(rows_of(folder, verdict), key=by_original) == sorted(expected, key=by_original)
     assert verdict.rows == {kind: sum(row["kind"] == kind for row in expected) for kind in ("patient", "uid")}
