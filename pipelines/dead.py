@@ -18,12 +18,10 @@ from dicomveil.rewrite import Rewriter
 from dicomveil.scan import InstanceScan
 from dicomveil.study_map import StudyMap
 from pipelines import runs
-from pipelines.runs import Run
+from pipelines.runs import Parts, Run
 from transforms import plans, stores
 from transforms.manifests import listed_parts
 from transforms.tables import INSTANCES, name_of
-
-_Part = tuple[str, str, int]
 
 
 def close_dead(run: Run) -> None:
@@ -33,33 +31,35 @@ def close_dead(run: Run) -> None:
     """
     for folder, state in runs.begun(run.places.restricted):
         if folder != run.folder and state["fingerprints"]["key"] == run.fingerprints["key"]:
-            ended = list(_ended(folder))
+            ended = _ended(folder)
             if (folder / "slices").exists():
-                _remove_leftovers(folder, state, ended, run.key.keys())
-            if ended:
-                parts = [{"path": name, "rows": rows} for zone, name, rows in ended if zone == "restricted"]
-                parts += runs.given_parts(run.places.restricted, runs.id_of(folder))
-                runs.commit_restricted(run.places.restricted, runs.id_of(folder), state, parts)
+                _remove_leftovers(folder, state, ended["audit"], run.key.keys())
+            if ended["restricted"]:
+                ended["restricted"] += runs.given_parts(run.places.restricted, runs.id_of(folder))
+                runs.commit_parts(runs.id_of(folder), state, ended)
             runs.forget(folder)
 
 
-def _ended(folder: Path) -> Iterator[_Part]:
+def _ended(folder: Path) -> Parts:
     """The parts of tables that the slices which a run has ended tell of."""
+    parts: Parts = {"audit": [], "restricted": []}
     for record in sorted((folder / "slices").glob("*.json")):
         for zone, name, rows in json.loads(record.read_bytes()):
-            if zone in ("audit", "restricted"):
-                yield zone, name, rows
+            if zone in parts:
+                parts[zone].append({"path": name, "rows": rows})
+    return parts
 
 
-def _remove_leftovers(folder: Path, state: dict[str, Any], ended: list[_Part], keys: Keys) -> None:
+def _remove_leftovers(folder: Path, state: dict[str, Any], ended: list[dict[str, Any]], keys: Keys) -> None:
     """Remove the outputs that a run's plan leads to and no record tells of."""
     output, audit = Path(state["places"]["output"]), Path(state["places"]["audit"])
     left = {name for name in _planned_names(folder, state, keys) if stores.holds(output, name)}
     if not left:
         return
-    records = [audit / name for zone, name, _ in ended if zone == "audit" and name.startswith(f"{name_of(INSTANCES)}/")]
-    if (audit / "runs").is_dir() and any((audit / "runs").glob("*.json")):
-        records += [part.path for part in listed_parts(audit) if part.table == name_of(INSTANCES)]
+    table = name_of(INSTANCES)
+    records = [audit / part["path"] for part in ended if part["path"].startswith(f"{table}/")]
+    if any((audit / "runs").glob("*.json")):
+        records += [part.path for part in listed_parts(audit) if part.table == table]
     for record in records:
         left.difference_update(pq.read_table(record, columns=["name"], partitioning=None).column("name").to_pylist())
     for name in left:

@@ -32,6 +32,8 @@ _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
 _BEFORE: Final = "before.json"
 _READ: Final = ("--input", "--crosswalk-in")
+Parts = dict[str, list[dict[str, Any]]]
+"""The parts of tables by zone, "audit" or "restricted": the path of each below its root, and its rows."""
 
 
 class RunRefused(DicomveilError):
@@ -335,26 +337,20 @@ def _read(file: Path, option: str) -> dict[str, Any]:
     return content
 
 
-def commit(run: Run, parts: dict[str, list[dict[str, Any]]], summary: dict[str, Any]) -> None:
+def commit(run: Run, parts: Parts, summary: dict[str, Any]) -> None:
     """Write the summary, then the manifests: from here on the run counts."""
-    audit = Path(run.places.audit)
-    stores.create_small(audit / "summary.json", _json(summary))
-    manifest = _finished(run.id, _state(run)) | {"parts": parts.get("audit", [])}
-    stores.create_small(audit / "runs" / f"{run.id}.json", _json(manifest))
-    commit_restricted(run.places.restricted, run.id, _state(run), parts.get("restricted", []))
+    stores.create_small(Path(run.places.audit) / "summary.json", _json(summary))
+    commit_parts(run.id, _state(run), parts)
 
 
-def commit_restricted(restricted: str, run_id: str, state: dict[str, Any], parts: list[dict[str, Any]]) -> None:
-    """Have a run count for those that follow, with the parts of tables that it has written in the restricted zone."""
-    told = {"output": state["places"]["output"], "anew": state["anew"], "identity": state["identity"], "parts": parts}
-    manifest = _finished(run_id, state) | told
-    stores.create_restricted(Path(restricted) / "runs" / f"{run_id}.json", _json(manifest))
-
-
-def _finished(run_id: str, state: dict[str, Any]) -> dict[str, Any]:
-    """What both manifests tell."""
+def commit_parts(run_id: str, state: dict[str, Any], parts: Parts) -> None:
+    """Have the parts of tables count that a run has written, the restricted ones last."""
     told = {"run": run_id, "started": state["started"], "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
-    return told | {"fingerprints": state["fingerprints"]}
+    told |= {"fingerprints": state["fingerprints"]}
+    audit, restricted = (Path(state["places"][zone]) / "runs" / f"{run_id}.json" for zone in ("audit", "restricted"))
+    stores.create_small(audit, _json(told | {"parts": parts.get("audit", [])}))
+    told |= {"output": state["places"]["output"], "anew": state["anew"], "identity": state["identity"]}
+    stores.create_restricted(restricted, _json(told | {"parts": parts.get("restricted", [])}))
 
 
 def _json(content: dict[str, Any]) -> bytes:

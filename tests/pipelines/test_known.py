@@ -491,6 +491,7 @@ def test_what_a_run_had_written_when_it_died_counts(site: Site, monkeypatch: pyt
         site.run(only=first, status=1)
     assert len(site.instances()) == 1
     site.run(only=[site.put("c", uid="1.2.3", patient="4711"), site.put("d", uid="1.2.4", study="1.2.3.2")], status=0)
+    assert len(list((site.audit / "runs").iterdir())) == 2
     site.run(only=first)
     assert len(site.instances()) == 4
     assert {site.new(uid).PatientID for uid in ("1.2.1", "1.2.3")} == {site.new("1.2.1").PatientID}
