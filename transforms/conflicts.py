@@ -17,6 +17,7 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import StudyFacts
 from dicomveil.uids import distinct_uid
 from transforms import facts, stores
+from transforms.bundles import SeldomTwiceFn
 from transforms.facts import Facts, Known, KnownInstance, KnownStudy
 from transforms.records import Planned
 from transforms.secrets import KeyReference
@@ -76,16 +77,12 @@ def _sop_token(planned: Planned) -> str:
     return planned.sop_token or planned.token
 
 
-class _StudyOfSeriesFn(beam.DoFn):
-    """(series token, study token), seldom told twice."""
-
-    def start_bundle(self) -> None:
-        self._told: set[tuple[str, str]] = set()
+class _StudyOfSeriesFn(SeldomTwiceFn):
+    """(series token, study token)."""
 
     def process(self, planned: Planned) -> Iterator[tuple[str, str]]:
         pair = planned.series_token, planned.study_token
-        if planned.series_token and pair not in self._told:
-            self._told.add(pair)
+        if planned.series_token and self.is_new(pair):
             yield pair
 
 

@@ -8,6 +8,7 @@ import apache_beam as beam
 from dicomveil.pseudonyms import known_patient_id
 from dicomveil.scan import InstanceScan
 from transforms import stores
+from transforms.bundles import SeldomTwiceFn
 from transforms.records import Planned
 from transforms.secrets import KeyReference
 
@@ -39,8 +40,8 @@ def _several(patient: tuple[bytes, Iterable[bytes]]) -> bool:
     return len(set(patient[1])) > 1
 
 
-class _IssuerFn(beam.DoFn):
-    """Digests of a Patient ID and its issuer, seldom told twice."""
+class _IssuerFn(SeldomTwiceFn):
+    """Digests of a Patient ID and its issuer."""
 
     def __init__(self, key: KeyReference) -> None:
         self._key = key
@@ -48,15 +49,11 @@ class _IssuerFn(beam.DoFn):
     def setup(self) -> None:
         self._keys = self._key.keys()
 
-    def start_bundle(self) -> None:
-        self._told: set[tuple[str, str]] = set()
-
     def process(self, planned: Planned) -> Iterator[tuple[bytes, bytes]]:
         scan = InstanceScan.decode(planned.scan) if planned.scan else None
-        if scan and scan.issuer and (patient := known_patient_id(scan.patient_id)):
-            if (patient, scan.issuer) in self._told:
-                return
-            self._told.add((patient, scan.issuer))
+        if not (scan and scan.issuer and (patient := known_patient_id(scan.patient_id))):
+            return
+        if self.is_new((patient, scan.issuer)):
             yield (
                 self._keys.derive("issued", patient.encode())[:8],
                 self._keys.derive("issuer", scan.issuer.encode())[:8],

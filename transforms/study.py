@@ -16,6 +16,7 @@ from dicomveil.study import Lists, StudyFacts, borne, gather, part_token, settle
 from dicomveil.study_map import StudyMap
 from dicomveil.uids import new_uid, uid_token
 from transforms import facts
+from transforms.bundles import SeldomTwiceFn
 from transforms.facts import Facts, Known, KnownStudy
 from transforms.records import Planned, PlannedStudy
 from transforms.secrets import KeyReference
@@ -205,9 +206,9 @@ class _AskFn(beam.DoFn):
                 yield self._identities.pseudonym(patient), token
 
 
-class _DeriveFn(beam.DoFn):
+class _DeriveFn(SeldomTwiceFn):
     """(new value, (study token, its original's name)) of what is derived for an instance, by which crosswalks may give
-    it to somebody else; seldom told twice."""
+    it to somebody else."""
 
     def __init__(self, key: KeyReference, request: Request) -> None:
         self._key, self._request = key, request
@@ -215,16 +216,12 @@ class _DeriveFn(beam.DoFn):
     def setup(self) -> None:
         self._identities = Identities(self._key.keys(), self._request)
 
-    def start_bundle(self) -> None:
-        self._told: set[tuple[str, str]] = set()
-
     def process(self, planned: Planned) -> Iterator[tuple[str, tuple[str, str]]]:
         if not planned.scan:
             return
         scan, keys = InstanceScan.decode(planned.scan), self._identities.keys
         for _, uid in borne(scan):
-            if (uid, planned.study_token) not in self._told:
-                self._told.add((uid, planned.study_token))
+            if self.is_new((uid, planned.study_token)):
                 yield _AS_NEW + new_uid(keys, uid), (planned.study_token, uid_token(keys, uid).hex())
         if pseudonym := self._identities.pseudonym(self._identities.patient_of(scan)):
             yield _AS_NEW + pseudonym, (planned.study_token, pseudonym)
