@@ -46,8 +46,13 @@ class Identities:
         self.keys, self.request = keys, request
         self._kept, self._given = request.kept_roles, request.given
         self._dates = request.date_shift if "RetainLongitudinalModifiedDates" in request.options else None
+        self._lossy = request.lossy
         self.issuers = request.patient_identity == "id+issuer"
         self.by_role = bool(self._kept - {"patient"} or self._given.keys() - {"patient"})
+
+    def derived(self, uid: str) -> str:
+        """The new UID that follows from the old one alone."""
+        return new_uid(self.keys, uid, self._lossy)
 
     def known(self, patient_id: str, issuer: str) -> Patient:
         """By what a Patient ID is known; one that names nobody is nobody."""
@@ -82,11 +87,11 @@ class Identities:
             if (borne or role) in self._kept:
                 return uid
         if study_map.apart and study_map.roles.get(token) in ("study", "series"):
-            return uid_of_patient(self.keys, uid, study_map.pseudonym)
+            return uid_of_patient(self.keys, uid, study_map.pseudonym, self._lossy)
         given = study_map.uids.get(token)
         if given is not None:
             return given
-        new = new_uid(self.keys, uid)
+        new = self.derived(uid)
         if study_map.listed and new != uid:
             raise InvalidInstance("unlisted")
         return new
@@ -127,7 +132,7 @@ class Identities:
         except NoAnchor:
             conflict = "no-anchor"
         study_map = replace(base, patient=told, name=name, pseudonym=pseudonym, days=days, conflict=conflict)
-        new = new_uid(self.keys, uid) if self.by_value(base) else self.uid(study_map, "study", uid)
+        new = self.derived(uid) if self.by_value(base) else self.uid(study_map, "study", uid)
         return replace(study_map, study_instance_uid=new)
 
     def token(self, label: str, text: str) -> bytes:

@@ -20,6 +20,12 @@ LABELS = {
     "date-shift": "the days by which a patient's dates move",
     "accession": "an Accession Number kept as a pseudonym",
     "study-id": "a Study ID kept as a pseudonym",
+    "uid-lossy": "a UID in a release that is compressed with loss",
+    "uid-distinct-lossy": "likewise, where inputs of different content share one",
+    "uid-of-patient-lossy": "likewise, of one of several patients who share a study",
+    "successor": "a UID of modify, split or merge",
+    "scope": "the token of a request of those",
+    "described": "the token of what is said of a patient",
     "source": "the token of an input",
     "sop": "the token of a SOP Instance UID, within a run",
     "study": "the token of a study",
@@ -29,6 +35,7 @@ LABELS = {
     "issued": "the token of a Patient ID, where issuers are counted",
     "issuer": "the token of an issuer, where they are counted",
     "crosswalk-new": "a key for the digests of a crosswalk's new values",
+    "generate-uid": "an identifier that a user asks for",
 }
 KEYS = {
     "counting": bytes(range(32)),
@@ -73,6 +80,7 @@ PATIENTS = ["4711", "MRN 001", "mrn 001", "0815 ", "  0815", "Müller^1", "患�
 NOBODY = ["", "   ", "0", "UNKNOWN", "unknown", "N / A", "Anonymous", "?", "\0"]
 ISSUERS = [("4711", "Hospital A"), ("4711", "Hospital B"), ("4711", "Klinik Süd"), ("4711", "")]
 RANGES = [(30, 3650), (1, 1), (365, 36500)]
+TEXTS = ["4711", "1.2.3", "4711 ", "Müller^1", "two words\nand a line"]
 NUMBERS = ["20250001", "20250001 ", "A-77/3", "Ü1"]
 
 
@@ -89,11 +97,22 @@ def derive(secret: bytes, label: str, *parts: bytes) -> bytes:
     return hmac.new(purpose_key(secret, label), frame(*parts), hashlib.sha256).digest()
 
 
-def uuid_uid(digest: bytes) -> str:
+def uuid(digest: bytes) -> bytes:
     half = bytearray(digest[:16])
     half[6] = 0x80 | half[6] & 0x0F
     half[8] = 0x80 | half[8] & 0x3F
-    return "2.25." + str(int.from_bytes(half, "big"))
+    return bytes(half)
+
+
+def uuid_uid(digest: bytes) -> str:
+    return "2.25." + str(int.from_bytes(uuid(digest), "big"))
+
+
+def generated(secret: bytes, level: str, text: str, number: int) -> str:
+    digest = derive(secret, "generate-uid", level.encode(), text.encode("utf-8"), str(number).encode())
+    digits = uuid(digest).hex()
+    groups = digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]
+    return "-".join(groups) if level == "patient" else uuid_uid(digest)
 
 
 def uid(secret: bytes, original: str) -> str:
@@ -161,6 +180,18 @@ def _of_key(secret: bytes) -> Iterator[tuple[str, Any]]:
             for it in ("4711", identity("4711", "Klinik Süd"))
         ],
     )
+    lossy = b"1.2.840.10008.1.2.4.50 90"
+    yield (
+        "lossy_uids",
+        [{"original": "1.2.3", "lossy": lossy.decode(), "new": uuid_uid(derive(secret, "uid-lossy", lossy, study))}],
+    )
+    yield "successors", [
+        {
+            "original": "1.2.3", "command": it, "scope": "00" * 16,
+            "new": uuid_uid(derive(secret, "successor", it.encode(), b"00" * 16, study)),
+        }
+        for it in ("modify", "split", "merge")
+    ]  # fmt: skip
     yield "patients", [{"patient_id": it, "new": patient(secret, it)} for it in PATIENTS]
     yield (
         "patients_with_issuer",
@@ -182,6 +213,15 @@ def _of_key(secret: bytes) -> Iterator[tuple[str, Any]]:
             {"identity": it, "fewest": fewest, "most": most, "days": days(secret, it, fewest, most)}
             for it in ("4711", identity("4711", "Klinik Süd"), "study 1.2.3", "Müller^1")
             for fewest, most in RANGES
+        ],
+    )
+    yield (
+        "generated",
+        [
+            {"level": level, "text": text, "number": number, "new": generated(secret, level, text, number)}
+            for level in ("patient", "study", "series", "instance")
+            for text in TEXTS
+            for number in (1, 2)
         ],
     )
     yield (

@@ -23,7 +23,7 @@ from dicomveil.pseudonyms import (
     study_pseudonym,
 )
 from dicomveil.testing import EXPLICIT, Syntax, minimal, part10
-from dicomveil.uids import distinct_uid, new_uid, uid_of_patient
+from dicomveil.uids import distinct_uid, generated, new_uid, successor_uid, uid_of_patient
 from tests import identity_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,8 @@ PRODUCT: dict[str, Callable[[Keys, Case], Case]] = {
     "uids": lambda keys, it: {"new": new_uid(keys, it["original"])},
     "encoded_uids": lambda keys, it: {"new": rewritten(keys, bytes.fromhex(it["original"])).hex()},
     "distinct_uids": lambda keys, it: {"new": distinct_uid(keys, it["original"], bytes.fromhex(it["content"]))},
+    "lossy_uids": lambda keys, it: {"new": new_uid(keys, it["original"], it["lossy"])},
+    "successors": lambda keys, it: {"new": successor_uid(keys, it["command"], it["scope"], it["original"])},
     "patients": lambda keys, it: {"new": patient_pseudonym(keys, it["patient_id"])},
     "patients_with_issuer": lambda keys, it: {
         "new": patient_pseudonym(keys, it["patient_id"], it["issuer"]),
@@ -57,6 +59,7 @@ PRODUCT: dict[str, Callable[[Keys, Case], Case]] = {
     "uids_of_patients": lambda keys, it: {"new": uid_of_patient(keys, it["original"], it["identity"])},
     "patients_of_studies": lambda keys, it: {"new": study_pseudonym(keys, it["study_instance_uid"])},
     "days": lambda keys, it: {"days": shift_days(keys, it["identity"], (it["fewest"], it["most"]))},
+    "generated": lambda keys, it: {"new": generated(keys, it["level"], it["text"], it["number"])},
     "numbers": lambda keys, it: {"new": number_pseudonym(keys, it["label"], it["original"])},
 }
 KEYS = {name: Keys(bytes.fromhex(content["secret"])) for name, content in VECTORS["keys"].items()}
@@ -113,7 +116,7 @@ def test_no_two_originals_share_a_new_value() -> None:
     """Under one key, different inputs have different outputs, malformed ones too; under two keys none is shared."""
     seen: dict[str, tuple[str, str]] = {}
     for name, content in VECTORS["keys"].items():
-        for group in ("uids", "distinct_uids", "uids_of_patients", "patients_of_studies"):
+        for group in ("uids", "distinct_uids", "uids_of_patients", "patients_of_studies", "generated"):
             for case in content[group]:
                 if case["new"] in standard.registered_uids():
                     continue
@@ -126,6 +129,7 @@ def test_the_documents_example_is_true() -> None:
     counting = VECTORS["keys"]["counting"]
     shown = [counting["fingerprint"], counting["uids"][0]["new"], counting["patients"][0]["new"]]
     shown += [f"{counting['days'][0]['days']} days", counting["numbers"][0]["new"]]
+    shown += [case["new"] for case in counting["generated"] if (case["text"], case["number"]) == ("4711", 1)][:2]
     assert [value for value in shown if value not in DOCUMENT] == []
 
 
