@@ -5,13 +5,17 @@ PYTHON := $(shell for python in python3.12 python3.11 python3.13 python3.10 pyth
 	command -v $$python >/dev/null && $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: run test install lint format bench clean
+.PHONY: run test campaign install lint format bench clean
 
 run: $(STAMP)
 	$(VENV)/bin/python -m pipelines.demo $(ARGS)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(if $(LONG),,-m "not long") $(ARGS)
+
+# A hundred deaths of a run that moves its sources; what was seen goes to build/campaign.
+campaign: $(STAMP)
+	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge.py $(ARGS)
 
 install: $(STAMP)
 

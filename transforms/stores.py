@@ -21,6 +21,7 @@ IN_MEMORY = 1 << 20
 _FILE_SCHEME = "file://"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_TO_ALL, _OWNER_ONLY = 0o666, 0o600
+_WRITTEN: Final = 0o222
 
 
 class StoreError(DicomveilError):
@@ -102,7 +103,7 @@ def _listed(path: Path) -> Listed:
         return Listed(uri, 0, "", "unreadable")
     if not stat.S_ISREG(status.st_mode):
         return Listed(uri, 0, "", "not-a-file")
-    return Listed(uri, status.st_size, _version(status), "")
+    return Listed(uri, status.st_size, version_of(status), "")
 
 
 def is_text(path: str) -> bool:
@@ -122,7 +123,8 @@ def uri_of(path: str) -> str:
         return _FILE_SCHEME + quote_from_bytes(raw)
 
 
-def _version(status: os.stat_result) -> str:
+def version_of(status: os.stat_result) -> str:
+    """What stands for one state of a file: it changes when the file is written, or another takes its name."""
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
@@ -149,14 +151,14 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
         raise InvalidInstance("unreadable") from None
     try:
         status = os.fstat(descriptor)
-        if _version(status) != version:
+        if version_of(status) != version:
             raise InvalidInstance("changed-during-run")
         source: Source = FileSource(descriptor, status.st_size)
         try:
             yield BytesSource(source.read(0, status.st_size)) if status.st_size <= IN_MEMORY else source
         except OSError:
             raise InvalidInstance("unreadable") from None
-        if _version(os.fstat(descriptor)) != version:
+        if version_of(os.fstat(descriptor)) != version:
             raise InvalidInstance("changed-during-run")
     finally:
         os.close(descriptor)
@@ -170,11 +172,28 @@ def sha256_of(source: Source) -> str:
     return digest.hexdigest()
 
 
-def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL) -> None:
+def sha256_of_file(path: Path) -> str:
+    """The same of a file of ours.
+
+    Raises:
+      StoreFailed: it can't be read.
+    """
+    with _writing():
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return sha256_of(FileSource(descriptor, os.fstat(descriptor).st_size))
+        finally:
+            os.close(descriptor)
+
+
+def create(
+    target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL, durable: bool = False
+) -> None:
     """Create an object whole or not at all: it is written beside, then renamed.
 
     Args:
       temporary: a name of this process alone, on the same file system; its folder exists.
+      durable: whether it must outlast the machine's death from here on.
 
     Raises:
       StoreFailed: it can't be written, StoreFull for want of space; nothing is left behind. What `chunks` raises
@@ -184,11 +203,34 @@ def create(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _
         with _create_temporary(temporary, mode) as descriptor:
             for chunk in chunks:
                 _write(descriptor, chunk)
+            if durable:
+                with _writing():
+                    sync_descriptor(descriptor)
         _move(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+    if durable:
+        sync(target.parent)
+
+
+def write_aside(temporary: Path, chunks: Iterable[bytes]) -> None:
+    """Write what no reader may see yet, under a name of this process alone.
+
+    Raises:
+      StoreFailed: as `create` does.
+    """
+    with _create_temporary(temporary, _OWNER_ONLY) as descriptor:
+        for chunk in chunks:
+            _write(descriptor, chunk)
+
+
+def read_aside(temporary: Path) -> Iterator[bytes]:
+    """What was written so, in pieces of at most 1 MiB."""
+    with open(temporary, "rb") as file:
+        while piece := file.read(LARGEST_CHUNK):
+            yield piece
 
 
 def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
@@ -266,10 +308,31 @@ def holds(root: Path, name: str) -> bool:
     return (root / name).exists()
 
 
+def protect(name: str, folder: int, on: bool = True) -> None:
+    """Mark an output as the only copy that there is, or unmark it: as a file that nobody may write.
+
+    Args:
+      folder: a descriptor of the folder where it has its name.
+
+    Raises:
+      OSError: it can't be marked.
+    """
+    mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    os.chmod(name, mode & ~_WRITTEN if on else mode | stat.S_IWUSR, dir_fd=folder)
+
+
+def is_only_copy(root: Path, name: str) -> bool:
+    """Whether an object below a root is marked so."""
+    try:
+        return not os.stat(root / name).st_mode & _WRITTEN
+    except FileNotFoundError:
+        return False
+
+
 def unchanged(uri: str, version: str) -> bool:
     """Whether an object is there as it was when it was listed."""
     try:
-        return _version(os.stat(local_path(uri))) == version
+        return version_of(os.stat(local_path(uri))) == version
     except OSError:
         return False
 
@@ -283,17 +346,44 @@ def remove(root: Path, name: str) -> None:
             (root / folder).rmdir()
 
 
-def create_small(target: Path, data: bytes, mode: int = _OPEN_TO_ALL) -> None:
+def create_small(target: Path, data: bytes, mode: int = _OPEN_TO_ALL, durable: bool = False) -> None:
     """The same for a small object, written beside its target under a name of this process alone."""
     with _writing():
         target.parent.mkdir(parents=True, exist_ok=True)
-    create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode)
+    create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode, durable)
 
 
-def create_restricted(target: Path, data: bytes) -> None:
+def create_restricted(target: Path, data: bytes, durable: bool = False) -> None:
     """The same for one that only its owner may read, whatever the umask."""
     restricted_folder(target.parent)
-    create_small(target, data, _OWNER_ONLY)
+    create_small(target, data, _OWNER_ONLY, durable)
+
+
+def sync(path: Path) -> None:
+    """Have a file, or a folder's names, outlast the machine's death.
+
+    Raises:
+      StoreFailed: the storage can't say that they do.
+    """
+    with _writing():
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            sync_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_descriptor(descriptor: int) -> None:
+    """The same for what is open; where storage knows of no such thing there is nothing to wait for.
+
+    Raises:
+      OSError: it failed.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
 
 
 def restricted_folder(folder: Path) -> None:
