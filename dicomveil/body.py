@@ -1,7 +1,6 @@
 """The request body: read and checked whole before anything runs.
 
-JSON is read as the YAML that it is, so that every mistake is told with its line. What the members are stands in
-`schema`.
+What is YAML or JSON is known in `markup`, what the members are in `schema`, what a line may not do in `limits`.
 """
 
 import copy
@@ -9,7 +8,6 @@ import dataclasses
 import datetime
 import difflib
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -18,61 +16,33 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from dicomveil import ages, schema, standard
+from dicomveil import ages, limits, orthanc_ids, schema, standard, syntaxes
 from dicomveil.certificates import CertificateProblem, read_certificate
 from dicomveil.dates import DateRule, is_date
 from dicomveil.errors import Problem, RequestError
+from dicomveil.markup import read_markup
 from dicomveil.paths import AttributePath, parse_path
 from dicomveil.pseudonyms import FIELD, LONGEST_PATIENT_ID, NUMBERS
-from dicomveil.request import AS_WRITTEN, FIELDS, IDENTIFIERS, ROLES, Replacement, Request
+from dicomveil.request import AS_WRITTEN, BELOW, FIELDS, IDENTIFIERS, Replacement, Request, Resource
 from dicomveil.tags import Attribute, NameProblem, PrivateEntry, check_creator, name_of, parse_attribute
-from dicomveil.values import ENCAPSULATED_DOCUMENT, Named, Value, ValueProblem, parse_value
+from dicomveil.values import Named, Value, ValueProblem, parse_value
 
-_MARKS: Final = (0x00120062, 0x00120064, 0x00280303)
-_METHOD: Final = 0x00120063
 _ENCRYPTED: Final = 0x04000500
-_CHARACTER_SET: Final = 0x00080005
-_SOP_CLASS: Final = 0x00080016
 _PATIENT_NAME: Final = 0x00100010
+_PATIENT_ID: Final = 0x00100020
+_STUDY_INSTANCE: Final = 0x0020000D
 _MODIFIED: Final = "RetainLongitudinalModifiedDates"
 _SOP_INSTANCE: Final = 0x00080018
-_PIXELS: Final = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-_UTF_8: Final = "ISO_IR 192"
-_NULL: Final = "tag:yaml.org,2002:null"
-_BOOL: Final = "tag:yaml.org,2002:bool"
-_TEXT: Final = "tag:yaml.org,2002:str"
-_MERGE: Final = "tag:yaml.org,2002:merge"
-_NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-_WORDS: Final = (
-    "DicomVersion", "Replace", "Remove", "Keep", "SafePrivate", "Vocabulary", "PrivateDictionary", "PrivateCreator",
-    "PatientNameTemplate",
-    "EncryptFor", "EncryptAttributes",
-)  # fmt: skip
-"""Members in which 0010 and 2008 are no numbers but text."""
+_TAGS: Final = {role: tag for tag, role in IDENTIFIERS.items()}
+_KEYWORDS: Final = {name_of(tag): tag for tag in IDENTIFIERS}
 _KINDS: Final = {
     "array": "a list", "boolean": "true or false", "integer": "a whole number", "null": "null", "number": "a number",
     "object": "a mapping", "string": "text",
 }  # fmt: skip
 """What JSON Schema's types are called in messages."""
-_LONGEST_NUMBER: Final = 1024  # in bits
+_READ: Final = {"Level", "Transcode"}
+"""Members that aren't held as they are written."""
 _MULTIPLICITY: Final = re.compile(r"[1-9][0-9]*(?:-(?:[1-9][0-9]*n?|n))?")
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads dates as the text that they are: no member is one, and 2026-13-45 would be an error without a line.
-
-    Aliases are refused: a few lines of them can stand for more than any memory holds, and JSON has none.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's own, less one
-        first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="an alias", problem_mark=self.peek_event().start_mark)  # type: ignore[no-untyped-call]
-        return super().compose_node(parent, index)
 
 
 def parse_request(
@@ -80,96 +50,27 @@ def parse_request(
     name: str = "request",
     read: Callable[[str], bytes] | None = None,
     today: datetime.date | None = None,
+    command: str = "anonymize",
+    selecting: bool = True,
 ) -> Request:
-    """Read a request body in YAML or JSON; an empty one asks for the Basic Profile.
+    """Read a request body in YAML or JSON; an empty one asks for the Basic Profile, or for a mere copy.
 
     Args:
       name: of the file, for messages.
       read: gives the content of a file that the body names, or raises OSError; None where it may name none.
       today: what the validity of certificates is compared with; None compares with nothing.
+      command: whose body it is: anonymize, modify, split or merge.
+      selecting: whether it must say what split and merge are about; `Request.members` doesn't, since that is originals.
 
     Raises:
       RequestError: with every mistake at once, each with its line.
     """
-    try:
-        root = yaml.compose(_paired(_untabbed(text)), Loader=_Loader)
-        body = _body(root)
-    except yaml.MarkedYAMLError as broken:
-        mark = broken.problem_mark
-        where = f"{name}:{mark.line + 1}" if mark else name
-        raise RequestError(
-            (Problem(where, f"is neither YAML nor JSON: {_unquoted(broken.problem)}", "mend the syntax"),)
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise RequestError((Problem(name, "is neither YAML nor JSON", "write plain members in UTF-8"),)) from None
-    if root is None or root.tag == _NULL:
-        return Request()
-    if not isinstance(root, yaml.MappingNode):
-        where = f"{name}:{root.start_mark.line + 1}"
-        raise RequestError((Problem(where, "is no mapping of members to values", "write Member: value"),))
-    reading = _Reading(root, body, name, read, today)
+    root, body = read_markup(text, name)
+    reading = _Reading(root, body, name, read, today, command, selecting)
     request = reading.request()
     if reading.problems:
         raise RequestError(tuple(problem for _, problem in sorted(reading.problems, key=_place)))
     return request
-
-
-def _unquoted(problem: str | None) -> str:
-    """What the parser says, without what it quotes from the body."""
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "a character or word", problem or "the syntax")
-
-
-def _untabbed(text: str) -> str:
-    """JSON may be indented with tabs, YAML may not; inside its strings JSON has none."""
-    return text.replace("\t", " ") if text.lstrip("\ufeff \t\r\n").startswith("{") else text
-
-
-def _paired(text: str) -> str:
-    """JSON writes a character beyond FFFF as two escapes (RFC 8259 7), which YAML takes for two characters."""
-    return re.sub(r"(?<!\\)((?:\\\\)*)\\u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})", _joined, text)
-
-
-def _joined(pair: re.Match[str]) -> str:
-    high, low = int(pair[2], 16), int(pair[3], 16)
-    return f"{pair[1]}\\U{0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF):08X}"
-
-
-def _body(root: yaml.Node | None) -> dict[str, Any]:
-    """What the members say, by name; empty where the root is no mapping."""
-    if not isinstance(root, yaml.MappingNode):
-        return {}
-    for key, _ in root.value:
-        _check_scalar(key)
-    return {str(key.value): _plain(value, str(key.value) in _WORDS) for key, value in root.value}
-
-
-def _plain(node: yaml.Node, words: bool) -> Any:
-    """A node as JSON would hold it, keys always text; where `words` are meant, 0010 stays 0010.
-
-    Raises:
-      yaml.MarkedYAMLError: it holds what JSON doesn't know.
-    """
-    if isinstance(node, yaml.MappingNode):
-        for key, _ in node.value:
-            _check_scalar(key)
-        return {str(key.value): _plain(value, words) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value, words) for value in node.value]
-    _check_scalar(node)
-    if words and node.tag in _NUMBERS:
-        return node.value
-    if node.tag in (_NULL, _BOOL, *_NUMBERS):
-        read = _Loader("").construct_object(node)
-        too_long = isinstance(read, int) and read.bit_length() > _LONGEST_NUMBER
-        if too_long or (isinstance(read, float) and not math.isfinite(read)):
-            raise yaml.MarkedYAMLError(problem="a number that JSON doesn't know", problem_mark=node.start_mark)
-        return read
-    return node.value
-
-
-def _check_scalar(node: yaml.Node) -> None:
-    if not isinstance(node, yaml.ScalarNode) or node.tag not in (_NULL, _BOOL, _TEXT, _MERGE, *_NUMBERS):
-        raise yaml.MarkedYAMLError(problem="a value that JSON doesn't know", problem_mark=node.start_mark)
 
 
 def _place(told: tuple[int, Problem]) -> tuple[int, str]:
@@ -188,8 +89,11 @@ class _Reading:
         name: str,
         read: Callable[[str], bytes] | None,
         today: datetime.date | None,
+        command: str,
+        selecting: bool,
     ) -> None:
         self._root, self._body, self._name, self._read, self._today = root, body, name, read, today
+        self._command, self._selecting = command, selecting
         self.problems: list[tuple[int, Problem]] = []
         self._private: dict[str, PrivateEntry] = {}
         self._rules: list[tuple[tuple[str, str | int], AttributePath]] = []
@@ -205,7 +109,7 @@ class _Reading:
             self._tell(("PrivateCreator",), bad.what, bad.remedy)
         for entry, line in sound.get("PrivateDictionary", {}).items():
             self._dictionary(entry, line)
-        force = bool(sound.get("Force", False))
+        force = bool(sound.get("Force", False)) or self._command == "split"
         keep = self._paths("Keep", sound, force)
         remove = self._paths("Remove", sound, force)
         replace = _with_documents(tuple(self._replacements(sound.get("Replace", {}), creator, force)))
@@ -219,9 +123,21 @@ class _Reading:
         self._check_reach()
         self._check_distinct(sound, options)
         self._check_issuers(sound)
+        self._check_modules()
+        resources = tuple(self._resources(sound))
+        study = self._study(sound)
+        transcode = self._transfer_syntax(sound, options)
+        level = self._level(sound, replace, keep)
+        self._check_source(sound, options, level)
+        self._check_selection(sound)
         if self.problems:
             return Request()
         return Request(
+            command=self._command,
+            level=level,
+            resources=resources,
+            study=study,
+            transcode=transcode,
             replace=replace,
             remove=remove,
             keep=keep,
@@ -229,11 +145,15 @@ class _Reading:
             safe_private=safe_private,
             user_data=json.dumps(sound["UserData"]) if "UserData" in sound else "",
             body=json.dumps({member: sound[member] for member in AS_WRITTEN if member in sound}),
-            notices=tuple(self._notices(replace, date_shift)),
-            **{attribute: sound[member] for member, attribute in FIELDS.items() if member in sound}
+            notices=tuple(self._notices(replace, date_shift, level)),
+            **{
+                attribute: sound[member]
+                for member, attribute in FIELDS.items()
+                if member in sound and member not in _READ
+            }
             | {
                 "options": options,
-                "keep_private_tags": sound.get("KeepPrivateTags", False) in (True, None),
+                "keep_private_tags": self._keeps_private(sound),
                 "date_shift": date_shift,
                 "pseudonyms": tuple(sorted(sound.get("Pseudonyms", []))),
                 "private_creator": creator,
@@ -244,6 +164,127 @@ class _Reading:
             },
         )
 
+    def _keeps_private(self, sound: dict[str, Any]) -> bool:
+        """Whether private elements stay that no line names."""
+        if self._command == "anonymize":
+            return sound.get("KeepPrivateTags", False) in (True, None)
+        return sound.get("RemovePrivateTags", False) is False
+
+    # ------------------------------------------------------------------------------------- modify, split and merge
+
+    def _resources(self, sound: dict[str, Any]) -> Iterator[Resource]:
+        """What is selected; tells of what is named twice, or is of another level than its member."""
+        seen: dict[Resource, str] = {}
+        for member, role in (("Resources", ""), ("Series", "series"), ("Instances", "instance")):
+            for at, entry in enumerate(sound.get(member, [])):
+                found = entry is not None and self._resource((member, at), entry, role)
+                if not found:
+                    continue
+                if found in seen:
+                    self._tell((member, at), f"is {seen[found]} once more", "keep one of them")
+                elif self._command == "merge" and found.role == "patient":
+                    self._tell((member, at), "is a patient", "name the studies or series that are merged")
+                seen.setdefault(found, found.where)
+                yield found
+
+    def _resource(self, way: tuple[str | int, ...], entry: Any, role: str) -> Resource | None:
+        """One entry, of a certain level if `role` says so."""
+        where = "".join(f"[{it}]" if isinstance(it, int) else it for it in way)
+        if isinstance(entry, str):
+            if orthanc_ids.is_resource_id(entry.strip()):
+                return Resource(role, entry.strip().lower(), True, where)
+            self._tell(way, "is no identifier of Orthanc's", "write that, or {StudyInstanceUID: ...} and its like")
+            return None
+        keyword, value = next(iter(entry.items()), ("", None))
+        if not isinstance(value, str) or not value.strip(" \0"):
+            self._tell(way, "has no value", "write the identifier as text")
+            return None
+        found = IDENTIFIERS[_KEYWORDS[keyword]]
+        if role and found != role:
+            self._tell(way, f"is no {role}", f"write {{{name_of(_TAGS[role])}: ...}}")
+        return Resource(found, value.strip(" \0"), False, where)
+
+    def _study(self, sound: dict[str, Any]) -> Resource | None:
+        if "Study" in sound:
+            return self._resource(("Study",), sound["Study"], "study")
+        return None
+
+    def _check_selection(self, sound: dict[str, Any]) -> None:
+        """Selecting nothing is a slip wherever something must be selected."""
+        if not self._selecting:
+            return
+        needed = {"split": ("Series", "Instances"), "merge": ("Resources",)}.get(self._command, ())
+        if self._command == "merge" and "Study" not in self._body:
+            self._tell((), "names no study to merge into", "add Study: {StudyInstanceUID: ...}")
+        if needed and not any(self._body.get(member) for member in needed):
+            self._tell((), f"names no {' and no '.join(needed)}", "say what goes into the study")
+        if self._body.get("Resources") == [] and self._command != "merge":
+            self._tell(("Resources",), "is empty", "leave it out for everything, or name something")
+
+    def _level(self, sound: dict[str, Any], replace: tuple[Replacement, ...], keep: tuple[AttributePath, ...]) -> str:
+        """Which identifiers are new: raised to below the highest that is replaced, and not kept."""
+        written = sound.get("Level", "Instance")
+        given = {it.path.attribute.tag for it in replace if not it.path.steps}
+        given -= {path.attribute.tag for path in keep if not path.steps}
+        if self._command != "modify":
+            return "Instance"
+        if written == "Patient" and _PATIENT_ID not in given:
+            self._tell(("Level",), "needs the new patient's ID", "add PatientID to Replace, with Force: true")
+        below = {_PATIENT_ID: "Study", _STUDY_INSTANCE: "Series"}
+        raised = [level for tag, level in below.items() if tag in given]
+        return min([*raised, str(written)], key=schema.LEVELS.index)
+
+    def _check_modules(self) -> None:
+        """Split writes what a study's instances share, and nothing else."""
+        if self._command != "split":
+            return
+        for way, path in self._rules:
+            if path.steps or path.anywhere or not path.attribute.exact or path.attribute.private:
+                self._tell(way, "is no attribute of one tag at the top level", "split knows no other")
+            elif path.attribute.tag == _STUDY_INSTANCE:
+                self._tell(way, "is what split makes anew", "leave it out")
+            elif path.attribute.tag not in standard.study_modules():
+                self._tell(way, "is of neither the Patient nor the General Study Module", "use dicomveil modify for it")
+
+    def _transfer_syntax(self, sound: dict[str, Any], options: tuple[str, ...]) -> str:
+        """The UID of Transcode."""
+        asked = str(sound.get("Transcode", "")).strip()
+        if not asked:
+            if sound.get("LossyQuality", Request.lossy_quality) != Request.lossy_quality:
+                self._tell(("LossyQuality",), "has no effect", "add Transcode: JPEGBaseline8Bit or its like")
+            return ""
+        try:
+            syntax = syntaxes.find(asked)
+        except syntaxes.NotProduced as unknown:
+            self._tell(("Transcode",), unknown.what, unknown.remedy)
+            return ""
+        if sound.get("LossyQuality", Request.lossy_quality) != Request.lossy_quality and not syntax.lossy:
+            self._tell(("LossyQuality",), "has no effect on a lossless syntax", "leave it out")
+        if syntax.lossy and "RetainUIDs" in options and not sound.get("Force"):
+            self._tell(
+                ("Transcode",), "changes pixels, so SOP Instance UIDs can't stay", "add Force: true if they must"
+            )
+        sealed = [str(it) for it in sound.get("EncryptAttributes", [])]
+        if (
+            syntax.lossy
+            and sound.get("EncryptFor")
+            and not sound.get("Force")
+            and (not sealed or any(self._seals_instance(it) for it in sealed))
+        ):
+            self._tell(
+                ("Transcode",),
+                "changes pixels, and EncryptFor lets them have their SOP Instance UID again",
+                "name in EncryptAttributes what else is encrypted, or add Force: true",
+            )
+        return syntax.uid
+
+    def _seals_instance(self, text: str) -> bool:
+        """Whether an entry of EncryptAttributes is the SOP Instance UID."""
+        try:
+            return parse_path(text, self._private).attribute.tag == _SOP_INSTANCE
+        except NameProblem:
+            return False
+
     def _check_issuers(self, sound: dict[str, Any]) -> None:
         """An issuer counts everywhere or nowhere: one modality often leaves it out, and would make another patient."""
         issuer = sound.get("DefaultIssuer", "").strip()
@@ -252,6 +293,21 @@ class _Reading:
                 self._tell(("PatientIdentity",), "needs an issuer for IDs that name none", "add DefaultIssuer: NAME")
         elif issuer:
             self._tell(("DefaultIssuer",), "has no effect", "add PatientIdentity: id+issuer, or leave it out")
+
+    def _check_source(self, sound: dict[str, Any], options: tuple[str, ...], level: str) -> None:
+        """An output that bears all identifiers of its source is told from it by nothing but where it lies."""
+        kept = [path.attribute for (member, _), path in self._rules if member == "Keep" and not path.steps]
+        given = [path.attribute for (member, _), path in self._rules if member == "Replace" and not path.steps]
+        roles = BELOW[level] if self._command == "modify" else BELOW["Study"]
+        uids = [tag for tag, role in IDENTIFIERS.items() if role in roles]
+        uids += [tag for tag, role in IDENTIFIERS.items() if role != "patient" and any(it.matches(tag) for it in given)]
+        every = all(any(attribute.matches(tag) for attribute in kept) for tag in uids)
+        if sound.get("KeepSource") is False and (every or "RetainUIDs" in options):
+            self._tell(
+                ("KeepSource",),
+                "would delete sources whose outputs bear the same Study, Series and SOP Instance UID",
+                "leave it out, or let one of the three be new",
+            )
 
     # -------------------------------------------------------------------------------------------- where and what
 
@@ -288,23 +344,30 @@ class _Reading:
 
     def _conforming(self) -> dict[str, Any]:
         """What of the body its schema allows, which is checked further; tells of what it doesn't."""
-        for member in self._body:
-            if member not in schema.obeyed():
-                self._tell((member,), *_unknown(member, self._body[member]))
         sound = copy.deepcopy(self._body)
-        for error in Draft202012Validator(schema.schema()).iter_errors(self._body):
-            if error.validator != "additionalProperties":
-                way = tuple(error.absolute_path)
+        for member in self._body.keys() - set(schema.obeyed(self._command)):
+            self._tell((member,), *_unknown(member, self._command))
+            sound.pop(member)
+        for error in Draft202012Validator(schema.schema(self._command)).iter_errors(self._body):
+            if way := tuple(error.absolute_path):
                 self._tell(way, *_wrong(error))
                 _leave_out(sound, way)
         return sound
 
-    def _notices(self, replace: tuple[Replacement, ...], date_shift: DateRule) -> Iterator[str]:
+    def _notices(self, replace: tuple[Replacement, ...], date_shift: DateRule, level: str) -> Iterator[str]:
         ours = [member for member in schema.SERVER_ONLY if member in self._body]
         if ours:
             yield f"{', '.join(ours)}: of a server, without effect here."
         if self._body.get("KeepPrivateTags", False) is None:
             yield "KeepPrivateTags: null is read as true."
+        if self._body.get("RemovePrivateTags", False) is None:
+            yield "RemovePrivateTags: null is read as true."
+        asked = self._body.get("Level", "Instance")
+        if level != asked:
+            yield f"Level: {asked} is {level}, since an identifier above it is replaced."
+        renamed = any(not it.path.steps and it.path.attribute.tag == _PATIENT_ID for it in replace)
+        if renamed and self._command in ("modify", "split") and self._body.get("Level") != "Patient":
+            yield "Replace PatientID: the patient's other studies stay as they are, unless they are selected too."
         if date_shift.narrow:
             yield (
                 f"DateShift: the range spans {date_shift.most - date_shift.fewest} days, under 3 years: each new date "
@@ -352,7 +415,7 @@ class _Reading:
         for at, path in paths:
             if path is not None:
                 self._rules.append(((member, at), path))
-                for problem in _forbidden(path, member, force):
+                for problem in limits.forbidden(path, member, force, self._command):
                     self._tell((member, at), *problem)
         return tuple(dict.fromkeys(path for _, path in paths if path is not None))
 
@@ -368,7 +431,7 @@ class _Reading:
                 self._tell(way, f"is given twice, as {seen[path.text()]} too", "keep one of them")
             seen[path.text()] = name
             self._rules.append((way, path))
-            problems = [*_forbidden(path, "Replace", force), *_unreplaceable(path)]
+            problems = [*limits.forbidden(path, "Replace", force, self._command), *limits.unreplaceable(path)]
             for problem in problems:
                 self._tell(way, *problem)
             if problems:
@@ -379,7 +442,7 @@ class _Reading:
             except ValueProblem as bad:
                 self._tell(way, bad.what, bad.remedy)
                 continue
-            for problem in _refused(path, value):
+            for problem in limits.refused(path, value):
                 self._tell(way, *problem)
             yield Replacement(path, vr, value)
 
@@ -406,8 +469,6 @@ class _Reading:
     def _date_shift(self, sound: dict[str, Any], options: tuple[str, ...]) -> DateRule:
         """How dates move; the default where what is written has mistakes."""
         asked = sound.get("DateShift", {})
-        for name in asked.keys() - {"Range", "AnchorTo"}:
-            self._tell(("DateShift", name), "is no member of DateShift", "there are Range and AnchorTo")
         span, anchor = asked.get("Range", [DateRule.fewest, DateRule.most]), str(asked.get("AnchorTo", ""))
         if "AnchorTo" in asked and not is_date(anchor):
             self._tell(("DateShift", "AnchorTo"), "is no date", "write it as YYYYMMDD")
@@ -518,7 +579,7 @@ class _Reading:
             path = self._path(("EncryptAttributes", at), text) if text is not None else None
             if path is None:
                 continue
-            for problem in _not_encrypted(path):
+            for problem in limits.not_encrypted(path):
                 self._tell(("EncryptAttributes", at), *problem)
             tags.append(path.attribute.tag)
         if sound.get("EncryptAttributes") and not sound.get("EncryptFor"):
@@ -604,84 +665,21 @@ def _unresolved(given: object) -> Value:
     return Value("", text=given)
 
 
-def _forbidden(path: AttributePath, member: str, force: bool) -> Iterator[tuple[str, str]]:
-    """What a rule may not do to the attributes that everything hangs on."""
-    if path.steps:
-        return
-    for tag in ROLES:
-        if path.attribute.matches(tag):
-            if not path.attribute.exact and member != "Remove":
-                yield f"covers {name_of(tag)}, which everything hangs on", "name each tag alone"
-            elif tag not in IDENTIFIERS:
-                continue
-            elif member == "Remove":
-                yield "would remove an identifier", "leave it out: identifiers are replaced"
-            elif not force:
-                yield "is an identifier", "add Force: true"
-    if any(path.attribute.matches(tag) for tag in _MARKS) and member != "Keep":
-        yield "says what was done, and is written by what was done", "leave it out"
-    if path.attribute.tag == _MARKS[0] and member == "Keep":
-        yield "says what was done, and is written by what was done", "leave it out"
-    if member == "Remove" and path.attribute.private and path.attribute.exact and not path.attribute.tag & 0xFF00:
-        yield "is a Private Creator, which goes with its elements", "remove these"
-    if member == "Remove" and any(path.attribute.matches(tag) for tag in (_CHARACTER_SET, _SOP_CLASS)):
-        yield "is what the rest can't be read without", "leave it out"
-
-
-def _not_encrypted(path: AttributePath) -> Iterator[tuple[str, str]]:
-    """What can't be sealed and put back as one attribute of the top level."""
-    attribute = path.attribute
-    if path.steps or path.anywhere:
-        yield "is a path, and what is restored stands at the top level", "name the sequence at the top"
-    elif not attribute.exact or attribute.private:
-        yield "is a mask or a private element", "name attributes of PS3.6, one each"
-    elif attribute.tag in (*_MARKS, _METHOD, _CHARACTER_SET, _ENCRYPTED):
-        yield "says what was done or how to read the rest", "leave it out"
-    elif attribute.tag in (*_PIXELS, ENCAPSULATED_DOCUMENT):
-        yield "is too large to be encrypted", "leave it out"
-
-
-def _unreplaceable(path: AttributePath) -> Iterator[tuple[str, str]]:
-    attribute = path.attribute
-    if not attribute.exact and not attribute.creator:
-        yield "is a mask, which has no one place to be written", "name each tag"
-    if attribute.exact and attribute.private and attribute.tag & 0xFFFF < 0x1000:
-        yield "is a Private Creator, which is written with its elements", "leave it out"
-    if attribute.tag in _PIXELS:
-        yield "is Pixel Data, which is never replaced", "leave it out"
-    if attribute.exact and attribute.tag & 0xFF010000 in (0x50000000, 0x60000000):
-        yield "is a curve or an overlay", "keep or remove it"
-
-
-def _refused(path: AttributePath, value: Value) -> Iterator[tuple[str, str]]:
-    """Values that would make nonsense of the rest."""
-    tag = path.attribute.tag
-    empty = not (value.text or (value.raw and value.raw[0]) or value.items)
-    if value.mime_type and tag != ENCAPSULATED_DOCUMENT:
-        yield "is no place for a document", "write data:application/octet-stream;base64,..."
-    if not path.steps and tag in ROLES and empty:
-        yield "is an identifier, and is never emptied", "give a value"
-    if not path.steps and tag in ROLES and value.text and "\\" in value.text:
-        yield "is an identifier, and has one value", "give one"
-    if tag == _CHARACTER_SET and value.text != _UTF_8:
-        yield "says how text is encoded, and all text would have to follow", f"write {_UTF_8}, or leave it out"
-    if tag == _SOP_CLASS and not path.steps and value.text not in standard.registered_uids():
-        yield "is no SOP Class that PS3.6 registers", "give one, or leave it out"
-
-
-def _unknown(member: str, value: object) -> tuple[str, str]:
+def _unknown(member: str, command: str) -> tuple[str, str]:
     known = schema.MEMBERS.get(member)
-    if known and "anonymize" not in known.commands:
-        return f"belongs to {' and '.join(known.commands)}", "leave it out"
     if known:
-        return "is not built yet, and nothing is ever ignored", "leave it out"
+        return f"belongs to {' and '.join(known.commands)}", "leave it out"
     close = difflib.get_close_matches(member, schema.MEMBERS, 1, 0.6)
-    every = ", ".join(schema.obeyed())
+    every = ", ".join(schema.obeyed(command))
     return "is no member of a request", f"did you mean {close[0]}?" if close else f"there are {every}"
 
 
 def _wrong(error: ValidationError) -> tuple[str, str]:
     allowed: Any = error.validator_value
+    if error.validator == "additionalProperties" and error.absolute_path[0] == "DateShift":
+        return "holds what is no member of DateShift", "there are Range and AnchorTo"
+    if error.validator == "additionalProperties":
+        return "names what is no identifier", f"write one of {', '.join(_KEYWORDS)}"
     if error.validator == "enum":
         close = difflib.get_close_matches(str(error.instance), allowed, 1, 0.6)
         hint = f"did you mean {close[0]}?" if close else "write one of " + ", ".join(map(str, allowed))
@@ -691,8 +689,10 @@ def _wrong(error: ValidationError) -> tuple[str, str]:
         return "has a value of the wrong type", f"write {' or '.join(_KINDS[kind] for kind in kinds)}"
     if error.validator == "uniqueItems":
         return "names one twice", "keep one of them"
-    if error.validator == "maxProperties":
+    if error.validator == "maxProperties" and error.absolute_path[0] == "DateShift":
         return "holds more than one member", "choose Range or AnchorTo"
+    if error.validator in ("maxProperties", "minProperties"):
+        return "names one by none or several identifiers", "give one, of the level that is meant"
     if error.validator in ("minimum", "maximum"):
         return "is out of range", f"write {allowed} or {'more' if error.validator == 'minimum' else 'less'}"
     if error.absolute_path[0] == "DateShift":

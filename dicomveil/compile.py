@@ -6,7 +6,7 @@ dictionary lists is removed.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -20,6 +20,7 @@ from dicomveil.paths import EVERY
 from dicomveil.private import PrivateRules
 from dicomveil.pseudonyms import NUMBERS
 from dicomveil.references import EVIDENCE, Ahead
+from dicomveil.regrouping import OF_STUDY, REGROUPED
 from dicomveil.request import ROLES, Replacement, Request
 from dicomveil.rules import Place, Rules
 from dicomveil.stream import Encoding, Window
@@ -43,8 +44,6 @@ UNFORMATTED_TEXT: Final = 0x00700006
 ENCRYPTED_ATTRIBUTES: Final = 0x04000500
 TIMEZONE: Final = 0x00080201
 FRAME_ORIGIN_TIMESTAMP: Final = 0x00340007
-_OF_STUDY: Final = (0x00081110, 0x30060012)
-"""Sequences in which a SOP Instance UID names a study: Referenced Study and RT Referenced Study Sequence."""
 _MOVES: Final = {TIMEZONE: dates.shift_values, FRAME_ORIGIN_TIMESTAMP: dates.shift_timestamp}
 """How attributes of other VRs are moved that Table E.1-1 counts among the dates, as far as their unit is known."""
 _CLEANABLE: Final = frozenset(("LO", "SH", "ST", "LT", "UT", "UC", "CS", "AE"))
@@ -92,19 +91,19 @@ class DecisionTable:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.fingerprint = _fingerprint(request)
+        self.fingerprint = fingerprint_of(request)
         self.claims = claims.claims(request)
         self._edition, self._options = request.dicom_version, request.options
-        self.codes = _codes(request)
-        self.basics = _codes(replace(request, options=())) if request.options else self.codes
+        self.codes = self._codes_of(request)
+        self.basics = self._codes_of(replace(request, options=())) if request.options else self.codes
         self._resolved = standard.resolved(self._edition)
         self.drops = request.external_references == "remove"
         self.rules = Rules.of(request)
         self._vocabulary = Vocabulary(request.vocabulary) if request.cleans_text else None
         self._contents = Contents(request, self._vocabulary) if "CleanStructuredContent" in self._options else None
-        self._private = {utf8: PrivateRules(request, self._vocabulary, self._dates(), utf8) for utf8 in (False, True)}
+        self._private = {utf8: self._private_rules(utf8) for utf8 in (False, True)}
         self._numbers = {tag: label for name, (tag, label) in NUMBERS.items() if name in request.pseudonyms}
-        self._by_role = bool(request.kept_roles - {"patient"} or request.given.keys() - {"patient"})
+        self._by_role = request.alters or bool(request.kept_roles - {"patient"} or request.given.keys() - {"patient"})
         self._marks = {mark.tag: mark for mark in self._base_marks()}
         self._nodes: dict[Place | tuple[str, bool], Node] = {}
 
@@ -168,7 +167,8 @@ class DecisionTable:
             place,
             path=path if self._resolved.below(sop_class_uid, path) else (0,),
             frozen=place.frozen or (bool(rules) and rules.verdict(tag, creator) == "keep"),
-            of_study=self._by_role and tag in _OF_STUDY,
+            of_study=self._by_role and tag in OF_STUDY,
+            listed=place.listed or (self.request.alters and not place.path and tag in REGROUPED),
             treatment="",
             external=(),
         )
@@ -227,9 +227,9 @@ class DecisionTable:
         lasting = element is not None and tag >> 16 not in REMOVED_GROUPS and bool(tag & 0xFFFF)
         asked = place.rules.verdict(tag) if place.rules and tag != SPECIFIC_CHARACTER_SET else ""
         if isinstance(asked, Replacement):
-            return replace(_replacing(tag, asked, place.utf8), noted=_tells(place, tag)), lasting
+            return replace(_replacing(tag, asked, place.utf8), noted=self._tells(place, tag)), lasting
         if asked == "remove":
-            noted = _tells(place, tag)
+            noted = self._tells(place, tag)
             return Decision(
                 tag, keyword_of(tag), vr_of(tag) or "UN", "X", "Remove", literal=NOTHING, noted=noted
             ), lasting
@@ -340,7 +340,12 @@ class DecisionTable:
             return "D", actions.code_meaning
         return None
 
-    def _outside(self, place: Place, tag: int) -> Decision:
+    def _tells(self, place: Place, tag: int) -> bool:
+        """Whether what the source holds must be known although the request removes or replaces it."""
+        overlay = tag >> 16 & 0xFF01 == 0x6000 and tag & 0xFFFF in (OVERLAY_BIT_POSITION, OVERLAY_DATA)
+        return not place.path and (overlay or tag in _TELLS)
+
+    def _outside(self, place: Place, tag: int) -> Decision | None:
         """What becomes of an element that the dictionary doesn't list one by one: it is removed."""
         group = tag >> 16
         if group & 0xFF01 == 0x6000:
@@ -358,6 +363,23 @@ class DecisionTable:
         """What becomes of dates in safe private elements: K, C or X."""
         return "K" if options.FULL in self._options else "C" if options.MODIFIED in self._options else "X"
 
+    def _codes_of(self, request: Request) -> dict[int, tuple[str, str]]:
+        """The action code of each attribute that is named by a table, and the table or the Option that says so."""
+        codes = {}
+        if request.supplement:
+            for ours in standard.supplement():
+                if standard.names_one(ours.tag):
+                    codes[standard.tag_number(ours.tag)] = options.supplemented(ours, request.options)
+        rule = f"E.1-1 {request.dicom_version}"
+        for row in standard.rows(request.dicom_version):
+            if standard.names_one(row.tag):
+                code, option = options.code_of(row, request.options)
+                codes[standard.tag_number(row.tag)] = code, f"{rule} {option}" if option else rule
+        return codes
+
+    def _private_rules(self, utf8: bool) -> PrivateRules:
+        return PrivateRules(self.request, self._vocabulary, self._dates(), utf8)
+
     # -------------------------------------------------------------------------------------------------------- marks
 
     def _marks_of(self, place: Place) -> tuple[Decision, ...]:
@@ -366,7 +388,7 @@ class DecisionTable:
         if not place.path:
             patient = place.sop_class_uid not in standard.non_patient_sop_classes()
             if place.rules and place.rules.verdict(marks.DEIDENTIFICATION_METHOD) == "remove":
-                found.pop(marks.DEIDENTIFICATION_METHOD)
+                found.pop(marks.DEIDENTIFICATION_METHOD, None)
             if not patient or {"patient"} & (self.request.given.keys() | self.request.kept_roles):
                 found.pop(PATIENT_ID, None)
             if place.utf8:
@@ -379,14 +401,18 @@ class DecisionTable:
             for it in place.rules.written:
                 tag = it.path.attribute.tag
                 attribute = it.path.attribute
-                identifier = not place.path and tag in ROLES
+                identifier = not place.path and tag in ROLES and not self._inserted(place, tag)
                 if attribute.exact and not attribute.private and not identifier and tag != SPECIFIC_CHARACTER_SET:
                     found[tag] = _replacing(tag, it, place.utf8)
             for mark in self._private[place.utf8].supplies(place):
                 found[mark.tag] = mark
         return tuple(sorted(found.values(), key=lambda mark: -mark.tag))
 
-    def _base_marks(self) -> Iterator[Decision]:
+    def _inserted(self, place: Place, tag: int) -> bool:
+        """Whether an identifier is written where it is missing."""
+        return False
+
+    def _base_marks(self) -> Iterable[Decision]:
         """What PS3.15 E.1.1 and E.2 demand to be written, and the Patient ID that every instance of a study shares."""
         if not {"patient"} & (self.request.given.keys() | self.request.kept_roles):
             yield Decision(
@@ -420,27 +446,6 @@ class DecisionTable:
 def compile_request(request: Request) -> DecisionTable:
     """The decision table that carries out a request."""
     return DecisionTable(request)
-
-
-def _codes(request: Request) -> dict[int, tuple[str, str]]:
-    """The action code of each attribute that is named by a table, and the table or the Option that says so."""
-    codes = {}
-    if request.supplement:
-        for ours in standard.supplement():
-            if standard.names_one(ours.tag):
-                codes[standard.tag_number(ours.tag)] = options.supplemented(ours, request.options)
-    rule = f"E.1-1 {request.dicom_version}"
-    for row in standard.rows(request.dicom_version):
-        if standard.names_one(row.tag):
-            code, option = options.code_of(row, request.options)
-            codes[standard.tag_number(row.tag)] = code, f"{rule} {option}" if option else rule
-    return codes
-
-
-def _tells(place: Place, tag: int) -> bool:
-    """Whether what the source holds must be known although the request removes or replaces it."""
-    overlay = tag >> 16 & 0xFF01 == 0x6000 and tag & 0xFFFF in (OVERLAY_BIT_POSITION, OVERLAY_DATA)
-    return not place.path and (overlay or tag in _TELLS)
 
 
 def _emptied(tag: int, action: str) -> Decision:
@@ -481,7 +486,8 @@ def _in_utf8(decision: Decision | None, tag: int, keyword: str, vr: str) -> Deci
     return replace(decision, act=actions.in_utf8(decision.act)) if decision.act else decision
 
 
-def _fingerprint(request: Request) -> str:
+def fingerprint_of(request: Request) -> str:
+    """Of what a request makes of data sets: equal ones give equal output under one key."""
     told = f"recipe {RECIPE} request {request.fingerprint} tables {standard.digest(request.dicom_version)}"
     if request.external_references == "remove":
         told += f" references {standard.reference_digest()}"

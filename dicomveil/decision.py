@@ -79,6 +79,11 @@ REMOVED_ITEM: Final = Decision(0, "", "UN", "X", "E.3.4-1", literal=NOTHING)
 """An Item that is taken out of its sequence."""
 PROBE: Final = Decision(0, "", "UN", "K", "")
 """A private element that is kept and whose VR nobody knows: Items in it are entered, what only looks so is removed."""
+LOOK: Final = Decision(0, "", "UN", "K", "")
+"""The same where nothing is removed: what only looks like Items stays as it is."""
+NOBODYS: Final = "\0"
+"""In the place of a Private Creator, of an element that stands where none can: PS3.5 7.8.1 reserves (gggg,0010-00FF)
+for creators, and knows no elements below."""
 
 # What becomes of a private element, by tag, encoded VR and Private Creator ("" where its block has none).
 PrivateRule = Callable[[int, bytes, str], Decision | None]

@@ -1,5 +1,6 @@
 """The engine without Beam: one instance in memory, de-identified."""
 
+from collections.abc import Iterator
 from typing import Final
 
 from dicomveil.compile import compile_request
@@ -13,11 +14,13 @@ from dicomveil.scan import InstanceScan, identify, scan_opened
 from dicomveil.stream import BytesSource
 from dicomveil.study import lone_study_map
 
-_NEEDS_A_RUN: Final = Problem(
-    "ExternalReferences",
-    "needs to know which instances there are, which one alone can't tell",
-    "use dicomveil anonymize",
-)
+_NEEDS_A_RUN: Final = {
+    "ExternalReferences": "needs to know which instances there are, which one alone can't tell",
+    "Resources": "selects among instances, and here is one",
+    "Transcode": "is carried out in processes of their own, which a run has",
+    "KeepSource": "is about files, and here are none",
+}
+_REMEDY: Final = "use dicomveil anonymize"
 
 
 class Deidentifier:
@@ -34,14 +37,14 @@ class Deidentifier:
 
     Raises:
       KeyRefused: the key is too short, weak or unreadable.
-      RequestError: what the request asks for hangs on instances that nobody has at hand here.
+      RequestError: what the request asks for hangs on more than one instance.
     """
 
     def __init__(self, request: Request | None = None, *, key: bytes | str) -> None:
         self._keys = Keys(parse_key(key.encode()) if isinstance(key, str) else key)
         self._request = request or Request()
-        if self._request.external_references == "remove":
-            raise RequestError((_NEEDS_A_RUN,))
+        if problems := tuple(Problem(name, _NEEDS_A_RUN[name], _REMEDY) for name in _needing_a_run(self._request)):
+            raise RequestError(problems)
         self._identities = Identities(self._keys, self._request)
         self._rewriter = Rewriter(compile_request(self._request), self._keys)
 
@@ -64,3 +67,14 @@ class Deidentifier:
 
     def _rewritten(self, instance: Instance, scan: InstanceScan) -> Rewritten:
         return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._identities))
+
+
+def _needing_a_run(request: Request) -> Iterator[str]:
+    """The members that one instance alone can't be obeyed by."""
+    asked = {
+        "ExternalReferences": request.external_references == "remove",
+        "Resources": bool(request.resources),
+        "Transcode": bool(request.transcode),
+        "KeepSource": not request.keep_source,
+    }
+    yield from (name for name, it in asked.items() if it)

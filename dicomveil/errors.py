@@ -63,6 +63,7 @@ REASONS: Final[dict[str, Reason]] = {
     "not-dicom": Reason(_F, "Neither a DICOM file nor a bare data set.", "Nothing to do."),
     "dicomdir": Reason(_F, "A DICOMDIR, which names patients and is never copied.", "Make a new one for the output."),
     "duplicate": Reason(_F, "The same bytes as another input, which was taken.", "Nothing to do."),
+    "not-selected": Reason(_F, "The request's Resources don't name it.", "Nothing to do."),
     # --- encoding --------------------------------------------------------------------------------------------------
     "truncated": Reason(_Q, "The file ends inside an element.", "Get the instance again from its source."),
     "length": Reason(_Q, "A length reaches past the end of what holds the element.", "Repair or resend the instance."),
@@ -109,6 +110,11 @@ REASONS: Final[dict[str, Reason]] = {
     "unlisted": Reason(
         _Q, "A patient or UID that --crosswalk-in doesn't give.", "Add it, or ask for Unlisted: derive."
     ),
+    "only-copy": Reason(
+        _Q,
+        "Its output is there already, with other content, and the source of that was deleted.",
+        "Tell which is right, or write to another --output.",
+    ),
     # --- what can't be protected -----------------------------------------------------------------------------------
     "private-sop-class": Reason(
         _Q,
@@ -134,6 +140,21 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "value": Reason(
         _Q, "A value of the request doesn't fit the private element it is for.", "Give its VR in PrivateDictionary."
+    ),
+    # --- transcoding -----------------------------------------------------------------------------------------------
+    "transcode-unsupported": Reason(
+        _Q,
+        "Pixels that the transfer syntax asked for can't hold exactly or legally, or that nothing here decodes.",
+        "Ask for another in Transcode, or leave it out.",
+    ),
+    "transcode-failed": Reason(
+        _Q, "Pixel Data that couldn't be decoded or encoded.", "Repair its pixels, or leave Transcode out."
+    ),
+    "transcode-timeout": Reason(
+        _Q, "Transcoding took longer than an instance of this size may.", "Allow more time, or leave Transcode out."
+    ),
+    "transcode-memory": Reason(
+        _Q, "Transcoding needed more memory than it may have.", "Allow more memory, or leave Transcode out."
     ),
     # --- reading and writing ---------------------------------------------------------------------------------------
     "unreadable": Reason(_Q, "The input could not be opened or read.", "Check that it exists and may be read."),

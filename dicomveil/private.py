@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import Final
 
 from dicomveil import actions, charset, dates, standard
-from dicomveil.decision import NOTHING, PROBE, REMOVED, Act, Decision, Element, PrivateRule, Supply
+from dicomveil.decision import NOBODYS, NOTHING, PROBE, REMOVED, Act, Decision, Element, PrivateRule, Supply
 from dicomveil.errors import InvalidInstance
 from dicomveil.request import Replacement, Request
 from dicomveil.rules import Place
@@ -71,6 +71,8 @@ class PrivateRules:
         ]
 
     def _decide(self, place: Place, tag: int, vr: bytes, creator: str) -> Decision | None:
+        if creator == NOBODYS:
+            return self._nobodys(tag, vr)
         key = tag >> 16, creator, tag & 0xFF
         meant = vr.decode("latin-1") if vr not in (b"", b"UN") else self._known.get(key, "")
         verdict = place.rules.verdict(tag, creator)
@@ -81,12 +83,20 @@ class PrivateRules:
         if verdict == "keep" or place.frozen:
             return self._kept(tag, meant, place.frozen)
         if not tag & 0xFF00:
-            return REMOVED
+            return self._bare(tag)
         if key in self._safe:
             known = self._known.get(key, "")
             said = known if meant in _SAID_SAFE and known in _PROCESSED else meant
             return self._safely(tag, said)  # text or a UID, also where it is written as bytes or a code
         return self._all(tag, vr, meant) if self._request.keep_private_tags else REMOVED
+
+    def _bare(self, tag: int) -> Decision | None:
+        """What becomes of a Private Creator that no kept element stands behind."""
+        return REMOVED
+
+    def _nobodys(self, tag: int, vr: bytes) -> Decision | None:
+        """What becomes of an element that stands where no private one can."""
+        return REMOVED
 
     def _capped(self, place: Place, tag: int, vr: bytes, creator: str) -> Decision | None:
         """The same where ages over 89 don't stay."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Final
 
-from dicomveil import schema, standard
+from dicomveil import schema, standard, syntaxes
 from dicomveil.dates import DateRule
 from dicomveil.paths import AttributePath
 from dicomveil.pseudonyms import FIELD
@@ -31,6 +31,23 @@ _TEXT_OPTIONS: Final = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, repr=False)
+class Resource:
+    """One patient, study, series or instance that a request names. Its repr tells nothing: it is an original.
+
+    Attributes:
+      role: patient, study, series or instance; "" where only Orthanc's identifier is known, which is of any.
+      id: the DICOM identifier, or Orthanc's.
+      orthanc: whether it is Orthanc's.
+      where: in the body, such as "Resources[2]".
+    """
+
+    role: str
+    id: str
+    orthanc: bool
+    where: str = field(compare=False)
+
+
 @dataclass(frozen=True)
 class Replacement:
     """One entry of Replace: `vr` is "" where only the element that is replaced knows it."""
@@ -45,6 +62,7 @@ class Request:
     """A request that holds no mistake; its defaults are the Basic Profile of the newest edition.
 
     Attributes:
+      command: anonymize, modify, split or merge.
       options: of PS3.15 E.3, in the Standard's order.
       replace, remove, keep: what is asked of single attributes, as written there.
       safe_private: what the site knows to be safe, with the VR that its dictionary gives; "" for none.
@@ -54,11 +72,21 @@ class Request:
       patient_name_template: the new Patient's Name, `pseudonyms.FIELD` in it for the new Patient ID.
       encrypt_for: certificates in PEM, one each.
       encrypt_attributes: tags at the top level; empty for every one that is changed but bulk and sequences.
+      level: of modify: which identifiers are new, those of this level and below; raised where an identifier above
+        it is replaced.
+      resources: what is selected, moved or merged; none for everything.
+      study: what is split, or merged into.
+      transcode: UID of the transfer syntax to write; "" for the one it was in.
+      lossy_quality: 1 to 100, of lossy ones.
+      scope: stands for the whole request under the key, where new identifiers are derived under it; "" until a run
+        has settled it.
+      keep_source: whether the sources stay once the run has ended.
       user_data: JSON text, or "".
       body: the members that were written, as they were understood.
       notices: what the user should hear of how the body was read.
     """
 
+    command: str = "anonymize"
     dicom_version: str = standard.NEWEST
     options: tuple[str, ...] = ()
     replace: tuple[Replacement, ...] = ()
@@ -89,19 +117,28 @@ class Request:
     patient_name_template: str = FIELD
     encrypt_for: tuple[str, ...] = ()
     encrypt_attributes: tuple[int, ...] = ()
+    level: str = "Instance"
+    resources: tuple[Resource, ...] = ()
+    study: Resource | None = None
+    transcode: str = ""
+    lossy_quality: int = 90
+    scope: str = ""
     permissive: bool = True
+    keep_source: bool = True
     user_data: str = field(default="", compare=False)
     body: str = field(default="{}", compare=False)
     notices: tuple[str, ...] = field(default=(), compare=False)
 
     def members(self) -> dict[str, Any]:
-        """The request as a body that says everything that decides on the output; names of attributes as written."""
+        """The request as a body that says everything that decides on the output but what it selects, which are
+        originals; names of attributes as written."""
         written = json.loads(self.body)
         told = {name: written.get(name, schema.MEMBERS[name].schema["default"]) for name in AS_WRITTEN}
         told |= {name: getattr(self, attribute) for name, attribute in FIELDS.items()}
+        told["RemovePrivateTags"] = not self.keep_private_tags
         told |= {name: list(told[name]) for name in ("Options", "Vocabulary", "Pseudonyms", "EncryptFor")}
         told["DateShift"] = self.date_shift.member()
-        return {name: told[name] for name in schema.MEMBERS if name in told}
+        return {name: told[name] for name in schema.obeyed(self.command) if name in told}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -113,6 +150,39 @@ class Request:
         plain["replace"] = sorted((it.path.text(), it.vr, _canonical(it.value)) for it in self.replace)
         plain["private_dictionary"] = sorted((it.attribute.text(), it.vr) for it in self.private_dictionary)
         return hashlib.sha256(repr(sorted(plain.items())).encode()).hexdigest()[:16]
+
+    @property
+    def selects(self) -> bool:
+        """Whether it is about a part of the inputs."""
+        return bool(self.resources or self.study)
+
+    @cached_property
+    def selection(self) -> bytes:
+        """What is selected, in one order; it holds originals."""
+        return repr(sorted((it.role, it.id, it.orthanc) for it in self.resources)).encode()
+
+    @cached_property
+    def lossy(self) -> str:
+        """How pixels are compressed with loss; "" where they aren't."""
+        syntax = syntaxes.produced().get(self.transcode)
+        return f"{syntax.uid} {self.lossy_quality}" if syntax and syntax.lossy else ""
+
+    @cached_property
+    def alters(self) -> bool:
+        """Whether identified data sets are made of identified ones."""
+        return self.command != "anonymize"
+
+    @cached_property
+    def new_roles(self) -> frozenset[str]:
+        """Of modify, split and merge: which identifiers of what is selected change."""
+        level = {"split": "Study", "merge": "Study"}.get(self.command, self.level)
+        below = BELOW[level]
+        return frozenset(below - self.kept_roles | self.given.keys())
+
+    @cached_property
+    def describes(self) -> bool:
+        """Whether something becomes a patient's who may be there already, and should be the same person."""
+        return self.command in ("modify", "split") and "patient" in self.given
 
     @cached_property
     def kept_roles(self) -> frozenset[str]:
@@ -126,7 +196,7 @@ class Request:
     def given(self) -> dict[str, str]:
         """The constants that take the place of identifiers, by role; a kept one has none."""
         return {
-            ROLES[it.path.attribute.tag]: it.value.text or ""
+            ROLES[it.path.attribute.tag]: (it.value.text or "").strip(" ")
             for it in self.replace
             if not it.path.steps and it.path.attribute.tag in ROLES
             and ROLES[it.path.attribute.tag] not in self.kept_roles
@@ -153,8 +223,14 @@ class Request:
         )
 
     def for_workers(self) -> "Request":
-        """The same without what only the command needs: a graph carries nothing that it has no use for."""
-        return dataclasses.replace(self, user_data="", body="{}", notices=())
+        """The same without what only the command needs: a graph carries nothing that it has no use for, and no
+        originals."""
+        return dataclasses.replace(self, user_data="", body="{}", notices=(), resources=(), study=None)
+
+    @cached_property
+    def for_bystanders(self) -> "Request":
+        """What becomes of instances that aren't selected, and whose study holds some that are."""
+        return dataclasses.replace(self, replace=(), remove=(), keep=(), keep_private_tags=True, transcode="")
 
     @cached_property
     def utf8(self) -> bool:
@@ -173,10 +249,18 @@ def _canonical(value: Value) -> str:
     return repr((value.vr, value.text, value.raw, value.items is None, items))
 
 
-_NOT_OUTPUT: Final = ("body", "notices", "user_data", "permissive")
+BELOW: Final = {
+    "Patient": {"study", "series", "instance"},
+    "Study": {"study", "series", "instance"},
+    "Series": {"series", "instance"},
+    "Instance": {"instance"},
+}
+"""The identifiers that each level makes new."""
+_NOT_OUTPUT: Final = ("body", "notices", "user_data", "permissive", "keep_source", "resources", "study", "scope")
 _LATER: Final = (
     "patient_identity", "default_issuer", "patient_conflicts", "unlisted", "external_references", "date_shift",
-    "cap_ages", "pseudonyms", "patient_name_template", "encrypt_for", "encrypt_attributes",
+    "cap_ages", "pseudonyms", "patient_name_template", "encrypt_for", "encrypt_attributes", "command", "level",
+    "transcode", "lossy_quality",
 )  # fmt: skip
 """Members that came after the first recipes: saying nothing of them is what it always was, to the fingerprint too."""
 AS_WRITTEN: Final = ("Replace", "Remove", "Keep", "PrivateDictionary", "SafePrivate", "EncryptAttributes")
@@ -206,6 +290,10 @@ FIELDS: Final = {
     "Pseudonyms": "pseudonyms",
     "PatientNameTemplate": "patient_name_template",
     "EncryptFor": "encrypt_for",
+    "Level": "level",
+    "Transcode": "transcode",
+    "LossyQuality": "lossy_quality",
     "Permissive": "permissive",
+    "KeepSource": "keep_source",
 }
 """The attribute of `Request` that holds a member."""

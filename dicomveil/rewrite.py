@@ -6,7 +6,7 @@ order and in bounded memory, so that bulk values go from source to output withou
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, cached_property, lru_cache, partial
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -15,6 +15,7 @@ from urllib.parse import quote
 from dicomveil import marks, standard
 from dicomveil.charset import Unencodable
 from dicomveil.compile import DecisionTable
+from dicomveil.decision import REMOVED
 from dicomveil.documents import DOCUMENT, settle_documents
 from dicomveil.envelopes import Envelopes, settle_encrypted
 from dicomveil.errors import InvalidInstance
@@ -23,11 +24,11 @@ from dicomveil.keys import Keys
 from dicomveil.part10 import DEFLATED_UIDS, Instance, open_instance
 from dicomveil.pixels import settle_overlays, settle_pixels, settle_risk
 from dicomveil.pseudonyms import number_pseudonym, patient_name
+from dicomveil.regrouping import REFERENCE
 from dicomveil.scan import PATIENT_ID, SOP_CLASS, InstanceScan, read_sequence, scan_opened
 from dicomveil.stream import EXPLICIT_LITTLE, ITEM, LARGEST_CHUNK, BytesSource, Source, Window, path_text, tag_text
 from dicomveil.study_map import StudyMap
 from dicomveil.tags import keyword_of
-from dicomveil.uids import new_uid
 from dicomveil.walk import Edit, Facts, Mapping, Mask, Walk
 
 NON_PATIENT_FOLDER: Final = "non-patient"
@@ -88,16 +89,18 @@ class Rewritten:
         self,
         instance: Instance,
         scan: InstanceScan,
-        study_map: StudyMap,
+        place: Place,
         walk: Walk,
         end: int,
         sop_class_uid: str,
-        risk: str,
+        risk: str = "",
+        regrouped: Sequence[int] = (),
+        private: str = REMOVED.rule,
     ) -> None:
         self.sop_class_uid = sop_class_uid or scan.sop_class_uid
         self.transfer_syntax_uid = instance.transfer_syntax_uid
-        self.place = _place(scan, study_map, walk.facts)
-        self.risk = risk
+        self.place = place
+        self.risk, self._regrouped, self._private = risk, regrouped, private
         self._instance, self._scan, self._walk, self._end = instance, scan, walk, end
         walk.edits.sort(key=itemgetter(0))
 
@@ -108,14 +111,15 @@ class Rewritten:
 
     @cached_property
     def changes(self) -> list[Change]:
-        """What was changed, in the order of the data set."""
-        return [
+        """What was changed, in the order of the data set; before it the sequences whose Items were regrouped."""
+        regrouped = [Change(tag_text(tag), keyword_of(tag), "SQ", "U", REFERENCE) for tag in self._regrouped]
+        return regrouped + [
             Change(
                 parent.text() if tag == ITEM and parent else path_text(parent, tag),
                 it.keyword,
                 vr.decode("latin-1") if it.vr == "UN" else it.vr,
                 it.action,
-                it.rule,
+                self._private if it is REMOVED else it.rule,
             )
             for _, _, _, parent, tag, vr, it in self._walk.edits
             if it
@@ -280,7 +284,7 @@ class Rewriter:
         self._table, self._keys = table, keys
         self._identities = Identities(keys, table.request)
         self._document = table.decision(DOCUMENT)
-        self._uids = Mapping(partial(new_uid, keys))
+        self._uids = Mapping(self._identities.derived)
         self._utf8 = table.request.utf8
         certificates = table.request.encrypt_for
         self._envelopes = Envelopes(certificates) if certificates else None
@@ -345,7 +349,7 @@ class Rewriter:
         if self._envelopes is not None:
             settle_encrypted(walk, instance, self._envelopes, self._encrypted)
         risk = settle_risk(walk, scan.sop_class_uid, scan.modality, request.burned_in, self._document is None)
-        return Rewritten(instance, scan, study_map, walk, end, request.sop_class, risk)
+        return Rewritten(instance, scan, _place(scan, study_map, facts), walk, end, request.sop_class, risk)
 
     def _map(self, scan: InstanceScan, study_map: StudyMap) -> StudyMap:
         """The map that holds for an instance: its patient's, where several share the study.

@@ -1,8 +1,8 @@
 """The lines of a request that concern one place in a data set: Keep, Replace and Remove, and which of them wins.
 
 At the top level Keep wins over Replace and Replace over Remove; for one path to an Item's attribute it is Replace over
-Remove over Keep, because a path is what somebody meant exactly. What names a tag alone is obeyed at every depth,
-except by Replace.
+Remove over Keep, because a path is what somebody meant exactly. Where data sets are de-identified, what names a tag
+alone is obeyed at every depth, except by Replace; else at the top level.
 """
 
 from dataclasses import dataclass, replace
@@ -60,9 +60,8 @@ class Rules:
             *(Line("remove", path) for path in request.remove),
         )
         lines = tuple(sorted(lines, key=_vagueness))
-        general = tuple(
-            line for line in lines if not line.path.steps and (line.kind != "replace" or line.path.anywhere)
-        )
+        deep = () if request.alters else ("keep", "remove")
+        general = tuple(line for line in lines if not line.path.steps and (line.path.anywhere or line.kind in deep))
         return cls(lines, general)
 
     def __bool__(self) -> bool:
@@ -134,6 +133,7 @@ class Place:
       frozen: whether it lies in a sequence that the request keeps whole.
       utf8: whether the data set is switched to UTF-8.
       of_study: whether a SOP Instance UID in it names a study (PS3.3 C.8.8.5: RT Referenced Study Sequence).
+      listed: whether it lies in a sequence that names studies and series, and was regrouped.
       treatment: how a content item's value is cleaned; "" where it is none.
       external: the tags of references in it that lead to nothing, and are mapped because it must stay.
     """
@@ -144,6 +144,7 @@ class Place:
     frozen: bool = False
     utf8: bool = False
     of_study: bool = False
+    listed: bool = False
     treatment: str = ""
     external: tuple[int, ...] = ()
 

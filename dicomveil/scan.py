@@ -13,7 +13,19 @@ from dicomveil import charset, standard
 from dicomveil.errors import Filtered, InvalidInstance
 from dicomveil.identity import identifying
 from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
-from dicomveil.stream import LONGEST_UIDS, MAX_DEPTH, PIXEL_DATA, Encoding, Source, Window, inner, items, skip, tag_text
+from dicomveil.stream import (
+    LONGEST_UIDS,
+    MAX_DEPTH,
+    PIXEL_DATA,
+    Encoding,
+    Source,
+    Window,
+    holds_items,
+    inner,
+    items,
+    skip,
+    tag_text,
+)
 
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS: Final = 0x00080016
@@ -36,6 +48,8 @@ _IDENTIFIERS: Final = {
     SERIES_INSTANCE: "series_instance_uid",
     FRAME_OF_REFERENCE: "frame_of_reference_uid",
 }
+DESCRIBING: Final = {0x00100010: "PatientName", 0x00100030: "PatientBirthDate", 0x00100040: "PatientSex"}
+"""By what people compare patients who share an ID."""
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
 _TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
@@ -58,6 +72,8 @@ class InstanceScan:
       composite: False for SOP Classes that are no patient's (palettes, hanging protocols, ...).
       said: (VR, text) of every value by which somebody could be known, where the request cleans text; else empty.
       patients: (Patient ID, issuer) of every Item that has a Patient ID, as they stand, sorted, each once.
+      described: (keyword, text) of the patient's other attributes by which two are told apart, where the request gives
+        another Patient ID; else empty.
     """
 
     sop_class_uid: str
@@ -74,6 +90,7 @@ class InstanceScan:
     composite: bool
     said: tuple[tuple[str, str], ...] = ()
     patients: tuple[tuple[str, str], ...] = ()
+    described: tuple[tuple[str, str], ...] = ()
 
     def encode(self) -> bytes:
         """As bytes that `decode` reads back; it holds originals, and stays in the restricted zone."""
@@ -82,28 +99,33 @@ class InstanceScan:
     @classmethod
     def decode(cls, data: bytes) -> "InstanceScan":
         values = json.loads(data)
-        for at in (-4, -2, -1):
+        for at in (-5, -3, -2, -1):
             values[at] = tuple((kind, value) for kind, value in values[at])
         return cls(*values)
 
 
-def scan_instance(source: Source, listening: bool = False, private: bool = False) -> InstanceScan:
+def scan_instance(
+    source: Source, listening: bool = False, private: bool = False, describing: bool = False
+) -> InstanceScan:
     """Read one stored instance for the plan.
 
     Args:
       listening: whether to gather what is said of people, for text to be cleaned of it.
       private: whether to look into private elements too, where their encoding tells what they are.
+      describing: whether to note by what patients are compared.
 
     Raises:
       Filtered: there is nothing to de-identify.
       InvalidInstance: the encoding lies, an identifier is missing, given twice with different values, or has several.
     """
-    return scan_opened(open_instance(source), source.size, listening, private)
+    return scan_opened(open_instance(source), source.size, listening, private, describing)
 
 
-def scan_opened(instance: Instance, size: int, listening: bool = False, private: bool = False) -> InstanceScan:
+def scan_opened(
+    instance: Instance, size: int, listening: bool = False, private: bool = False, describing: bool = False
+) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
-    found = _Scan(Window(instance.source), listening, private)
+    found = _Scan(Window(instance.source), listening, private, describing)
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0, top=True)
     except InvalidInstance as bad:
@@ -151,7 +173,7 @@ def _quiet_in_items(listening: bool) -> frozenset[int]:
 @cache
 def _quiet(listening: bool) -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
-    return _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA}
+    return _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA} - DESCRIBING.keys()
 
 
 @cache
@@ -168,11 +190,15 @@ class _Scan:
       mentioned: (role, encoded value) of UI elements, each once.
       patients: (Patient ID, issuer) of Items that have a Patient ID.
       said: (VR, text) of what identifies people, where it is listened to.
+      described: by what the patient is compared, by keyword.
       behind_pixels: whether the top-level Pixel Data was passed.
     """
 
-    def __init__(self, window: Window, listening: bool = False, private: bool = False) -> None:
-        self.window, self._listening, self._private = window, listening, private
+    def __init__(
+        self, window: Window, listening: bool = False, private: bool = False, describing: bool = False
+    ) -> None:
+        self.window, self._listening, self._private, self._describing = window, listening, private, describing
+        self.described: dict[str, str] = {}
         self._identifying = identifying() if listening else {}
         self.said: set[tuple[str, str]] = set()
         self.identifiers: dict[int, str] = {}
@@ -209,6 +235,9 @@ class _Scan:
             if top:
                 if tag in _IDENTIFIERS:
                     self._identify(tag, start, value, stop)
+                elif tag in DESCRIBING and self._describing and 0 <= stop - value <= _LONGEST_SAID:
+                    text = charset.decode(window.slice(value, stop), characters)
+                    self.described[DESCRIBING[tag]] = text.strip(" ^=\0")
                 if tag < PIXEL_DATA:
                     if self.behind_pixels:
                         raise InvalidInstance("trailing-data", tag_text(tag), start)
@@ -224,7 +253,8 @@ class _Scan:
             role = watched.get(tag)
             if self._private and tag & 0x10000 and vr == b"UI":
                 role = "other"
-            if role is None and vr != b"SQ" and stop >= 0:
+            holds = vr == b"SQ" or (tag & 0x10000 and self._holds_items(vr, value, stop, end, encoding))
+            if role is None and not holds and stop >= 0:
                 if tag in _TEXTS and not top:
                     patient = self._name(tag, value, stop, patient, characters)
                 continue
@@ -235,7 +265,7 @@ class _Scan:
                     self.mentioned.add((role, window.slice(value, stop)))
                 continue
             inside = inner(encoding, vr)
-            unknown = tag & 0x10000 and not (self._private and vr == b"SQ")
+            unknown = tag & 0x10000 and not (self._private and holds)
             if unknown or tag == PIXEL_DATA or vr not in (b"SQ", b"UN", b""):
                 if stop < 0:
                     window.after = skip(window, value, end, encoding, vr, tag, depth)
@@ -250,6 +280,12 @@ class _Scan:
                 except InvalidInstance as bad:
                     raise bad.inside(tag_text(tag), number) from None
                 number += 1
+
+    def _holds_items(self, vr: bytes, value: int, stop: int, end: int, encoding: Encoding) -> bool:
+        """Whether a private element of unknown VR holds Items, where such are looked into."""
+        if not self._private or vr not in (b"UN", b""):
+            return False
+        return stop < 0 or bool(holds_items(self.window, value, stop, end, inner(encoding, vr)))
 
     def identify(self, instance: Instance) -> None:
         """Note the identifiers, up to the last tag that is one."""
@@ -282,6 +318,7 @@ class _Scan:
             composite=composite,
             said=tuple(sorted(self.said)),
             patients=tuple(sorted(set(self.patients))),
+            described=tuple(sorted(self.described.items())),
         )
 
     def _listen(self, tag: int, value: int, stop: int, characters: str) -> None:

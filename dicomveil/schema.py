@@ -1,7 +1,6 @@
 """The members of a request body, command by command, as a table; and the JSON Schema that is made of it.
 
-What they mean is said where they are obeyed. A member of a capability that isn't built is listed, so that a request
-that uses it is refused by name and not taken for a slip of the pen.
+What they mean is said where they are obeyed.
 """
 
 from typing import Any, Final, NamedTuple
@@ -9,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from dicomveil import standard
 
 COMMANDS: Final = ("anonymize", "modify", "split", "merge")
+LEVELS: Final = ("Patient", "Study", "Series", "Instance")
 PIXEL_OPTIONS: Final = ("CleanPixelData", "CleanRecognizableVisualFeatures")
 """Those that change pixels, which nothing here does."""
 OPTIONS: Final = tuple(option for option in standard.OPTION_COLUMNS if option and option not in PIXEL_OPTIONS)
@@ -25,16 +25,24 @@ class Member(NamedTuple):
     Attributes:
       says: what it decides.
       schema: of its value.
-      commands: that know it.
-      built: whether anonymize obeys it; what the other commands know isn't built yet.
+      commands: that obey it.
     """
 
     says: str
     schema: dict[str, Any]
     commands: tuple[str, ...] = ("anonymize",)
-    built: bool = True
 
 
+_IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+_RESOURCE: Final = {
+    "type": ["string", "object"],
+    "properties": {name: {"type": "string"} for name in _IDENTIFIERS},
+    "additionalProperties": False,
+    "minProperties": 1,
+    "maxProperties": 1,
+}
+"""A patient, study, series or instance: Orthanc's identifier of it, or one of DICOM's."""
+_RESOURCES: Final = {"type": "array", "items": _RESOURCE}
 _BOTH: Final = ("anonymize", "modify")
 _ALL: Final = COMMANDS
 
@@ -66,7 +74,6 @@ MEMBERS: Final[dict[str, Member]] = {
         "Whether private elements are removed; null is true, as in the first bodies.",
         {"type": ["boolean", "null"], "default": False},
         ("modify",),
-        False,
     ),
     "Force": Member("Whether identifiers may be kept or replaced.", _SWITCH, _ALL),
     "PrivateCreator": Member(
@@ -124,7 +131,9 @@ MEMBERS: Final[dict[str, Member]] = {
         "Items that refer to what nobody knows, in this run or an earlier one: map the UIDs, or remove them.",
         {"enum": ["map", "remove"], "default": "map"},
     ),
-    "AllowMerge": Member("Whether a constant may make one of several patients, studies, series or instances.", _SWITCH),
+    "AllowMerge": Member(
+        "Whether a constant may make one of several patients, studies, series or instances.", _SWITCH, _BOTH
+    ),
     "BurnedIn": Member(
         "Pixels that may speak: set aside what says so itself, set aside all that is at risk, or let all pass.",
         {"enum": ["quarantine", "quarantine-risky", "pass"], "default": "quarantine"},
@@ -177,13 +186,36 @@ MEMBERS: Final[dict[str, Member]] = {
     "Asynchronous": Member("Of a server: has no effect.", {"type": "boolean"}, _ALL),
     "Priority": Member("Of a server: has no effect.", {"type": "integer"}, _ALL),
     "KeepLabels": Member("Of a server: has no effect.", {"type": "boolean"}, _ALL),
-    "KeepSource": Member("Whether the sources stay.", {"type": "boolean"}, _ALL, False),
-    "Transcode": Member("Transfer syntax to write.", {"type": "string"}, _BOTH, False),
-    "LossyQuality": Member("Of lossy transcoding.", {"type": "integer"}, _BOTH, False),
-    "Level": Member("Which identifiers are new.", {"enum": ["Patient", "Study", "Series", "Instance"]}, _BOTH, False),
-    "Resources": Member("Which patients, studies, series and instances.", {"type": "array"}, _ALL, False),
-    "Series": Member("Which series go into the new study.", {"type": "array"}, ("split",), False),
-    "Instances": Member("Which instances go into the new study.", {"type": "array"}, ("split",), False),
+    "KeepSource": Member(
+        "Whether the sources stay; if not, each is deleted at the run's end, once its output has been read back.",
+        {"type": "boolean", "default": True},
+        _ALL,
+    ),
+    "Transcode": Member(
+        "The transfer syntax to write, by UID or by keyword; as it was where absent.",
+        {"type": "string", "default": ""},
+        _BOTH,
+    ),
+    "LossyQuality": Member(
+        "The quality of lossy compression, 1 to 100.",
+        {"type": "integer", "minimum": 1, "maximum": 100, "default": 90},
+        _BOTH,
+    ),
+    "Level": Member(
+        "Which identifiers are new: those of this level and below.",
+        {"enum": list(LEVELS), "default": "Instance"},
+        ("modify",),
+    ),
+    "Resources": Member(
+        "Which patients, studies, series and instances; all where absent. Merged ones, for merge.",
+        _RESOURCES,
+        ("anonymize", "modify", "merge"),
+    ),
+    "Series": Member("Which series go into the new study.", _RESOURCES, ("split",)),
+    "Instances": Member("Which instances go into the new study.", _RESOURCES, ("split",)),
+    "Study": Member(
+        "The study that is split, or merged into; Orthanc has it in the route.", _RESOURCE, ("split", "merge")
+    ),
 }
 
 SERVER_ONLY: Final = ("Synchronous", "Asynchronous", "Priority", "KeepLabels")
@@ -191,11 +223,11 @@ SERVER_ONLY: Final = ("Synchronous", "Asynchronous", "Priority", "KeepLabels")
 
 def obeyed(command: str = "anonymize") -> tuple[str, ...]:
     """The members that a command obeys."""
-    return tuple(name for name, member in MEMBERS.items() if command in member.commands and member.built)
+    return tuple(name for name, member in MEMBERS.items() if command in member.commands)
 
 
 def schema(command: str = "anonymize") -> dict[str, Any]:
-    """JSON Schema of a command's body as far as it is built."""
+    """JSON Schema of a command's body."""
     return {
         "type": "object",
         "additionalProperties": False,
@@ -204,23 +236,10 @@ def schema(command: str = "anonymize") -> dict[str, Any]:
 
 
 def published() -> dict[str, Any]:
-    """The schema of docs/request.schema.json: anonymize's, and for each command what it knows, built or not."""
-    every = {
-        command: {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                name: {"description": member.says, **member.schema}
-                | ({} if command == "anonymize" and member.built else {"$comment": "not built yet"})
-                for name, member in MEMBERS.items()
-                if command in member.commands
-            },
-        }
-        for command in COMMANDS
-    }
+    """The schema of docs/request.schema.json: anonymize's, and each command's by its name."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dicomveil request",
         **schema(),
-        "$defs": every,
+        "$defs": {command: schema(command) for command in COMMANDS},
     }

@@ -247,6 +247,15 @@ def module_tags(module: str) -> frozenset[int]:
 
 
 @cache
+def study_modules() -> frozenset[int]:
+    """The top-level attributes that all instances of a study share: of the Patient and the General Study Module.
+
+    Those that PS3.3 has retired count too: Other Patient IDs and Ethnic Group.
+    """
+    return module_tags("Patient") | module_tags("General Study") | {0x00101000, 0x00102160}
+
+
+@cache
 def safe_private(edition: str) -> dict[tuple[int, str, int], PrivateElement]:
     """Table E.3.10-1 by group, Private Creator without blanks around it, and low byte of the element.
 

@@ -6,6 +6,7 @@ instance alone. How it is settled stands in `study`, what is derived under it in
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -14,7 +15,7 @@ TOKEN: Final = 8
 """The length of a token in a map, in bytes."""
 LETTERS: Final = {"study": b"t", "series": b"e", "instance": b"i", "frame-of-reference": b"f"}
 ROLES: Final = {letter: role for role, letter in LETTERS.items()}
-_BYTES: Final = ("inside", "words", "external")
+_BYTES: Final = ("inside", "words", "external", "changed", "torn")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class StudyMap:
       apart: whether its series and its study get UIDs of their own: several patients share them.
       strict: whether an instance of another patient than the study's is refused: the study was settled by an earlier
         run, or has several.
+      changed: tokens of the UIDs that modify, split or merge replaces wherever they stand, each behind a letter for its
+        role, sorted; of instances also where they keep theirs, since what moves is known by them.
+      torn: likewise of those that it replaces in what is selected alone: the rest of the study or series keeps them.
       parts: what differs for each of several patients whose instances share the study, by pseudonym.
     """
 
@@ -57,6 +61,8 @@ class StudyMap:
     listed: bool = False
     apart: bool = False
     strict: bool = False
+    changed: bytes = b""
+    torn: bytes = b""
     parts: tuple["StudyMap", ...] = ()
 
     def encode(self) -> bytes:
@@ -93,11 +99,7 @@ class StudyMap:
     @cached_property
     def roles(self) -> dict[bytes, str]:
         """The role of each UID that an instance of the study bears, by its token."""
-        width = TOKEN + 1
-        return {
-            self.inside[at + 1 : at + width]: ROLES[self.inside[at : at + 1]]
-            for at in range(0, len(self.inside), width)
-        }
+        return {token: role for role, token in lettered(self.inside)}
 
     @cached_property
     def uids(self) -> dict[bytes, str]:
@@ -118,6 +120,13 @@ class StudyMap:
     def unknown(self) -> frozenset[bytes]:
         """The tokens of UIDs that nobody knows."""
         return _set(self.external)
+
+
+def lettered(tokens: bytes) -> Iterator[tuple[str, bytes]]:
+    """(role, token) of tokens behind letters."""
+    width = TOKEN + 1
+    for at in range(0, len(tokens), width):
+        yield ROLES[tokens[at : at + 1]], tokens[at + 1 : at + width]
 
 
 def _set(tokens: bytes) -> frozenset[bytes]:

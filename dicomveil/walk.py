@@ -8,7 +8,7 @@ there are, and what becomes of the edits, is not known here.
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from dicomveil.decision import PROBE, REMOVED, Decision, Element, Node, PrivateRule
+from dicomveil.decision import LOOK, NOBODYS, PROBE, REMOVED, Decision, Element, Node, PrivateRule
 from dicomveil.errors import InvalidInstance
 from dicomveil.outline import CONTENT_SEQUENCE, MODIFIERS, Outline
 from dicomveil.stream import (
@@ -339,11 +339,13 @@ class Walk:
         encoding: Encoding,
     ) -> Decision | None:
         """What becomes of a private element where some may stay; None leaves it, or its Private Creator for now."""
-        if not tag & 0xFF00:
-            return self._block(private, tag, vr, start, value, stop)
-        decision = private(tag, vr, self.creator(tag))
-        if decision is PROBE:
-            decision = self._probed(value, stop, end, inner(encoding, vr))
+        reserves = not tag & 0xFF00
+        if reserves and tag & 0xFFFF >= 0x10 and 0 <= stop - value <= _LONGEST_CREATOR:
+            self._block(private, tag, vr, start, value, stop)
+            return None
+        decision = private(tag, vr, NOBODYS if reserves else self.creator(tag))
+        if decision is PROBE or decision is LOOK:
+            decision = self._probed(decision, value, stop, end, inner(encoding, vr))
         if decision is None or (decision is not REMOVED and decision.act is None):
             self.used.add(tag >> 8)
         if decision is None and stop < 0:
@@ -362,25 +364,22 @@ class Walk:
         at = next((at for at, other in enumerate(self.marks) if other.tag <= mark.tag), len(self.marks))
         self.marks.insert(at, mark)
 
-    def _block(self, private: PrivateRule, tag: int, vr: bytes, start: int, value: int, stop: int) -> Decision | None:
-        """Remember a Private Creator, which stays if an element of its block does; anything else there is removed."""
-        if tag & 0xFFFF < 0x10 or not 0 <= stop - value <= _LONGEST_CREATOR:
-            return REMOVED
+    def _block(self, private: PrivateRule, tag: int, vr: bytes, start: int, value: int, stop: int) -> None:
+        """Remember a Private Creator, which stays if an element of its block does."""
         name = self.window.slice(value, stop).decode("latin-1").strip(" \0")
         key = (tag >> 16) << 8 | tag & 0xFF
         self.blocks[key] = Block(tag, vr, start, stop, name)
         if private(tag, vr, name) is not REMOVED:
             self.used.add(key)
-        return None
 
-    def _probed(self, value: int, stop: int, end: int, inside: Encoding) -> Decision | None:
+    def _probed(self, asked: Decision, value: int, stop: int, end: int, inside: Encoding) -> Decision | None:
         """What becomes of a private element of unknown VR that is kept: entered, left as it is, or removed."""
         if stop < 0 and value < self._sound:
             return PROBE  # what is around it was read, and it with it: not once more for each level
         found = holds_items(self.window, value, stop, end, inside)
         if found:
             self._sound = max(self._sound, stop if stop >= 0 else self.window.after)
-        return None if found is None else PROBE if found else REMOVED
+        return None if found is None else PROBE if found else REMOVED if asked is PROBE else None
 
     def _note(self, tag: int, vr: bytes, start: int, value: int, stop: int, undefined: bool) -> None:
         """Have a top-level element looked at when the walk is done."""

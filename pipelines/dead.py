@@ -5,23 +5,23 @@ Otherwise nobody could tell whose an output is that lies there, nor by which fac
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from dicomveil.body import parse_request
-from dicomveil.compile import compile_request
 from dicomveil.errors import InvalidInstance
 from dicomveil.keys import Keys
-from dicomveil.rewrite import Rewriter
 from dicomveil.scan import InstanceScan
 from dicomveil.study_map import StudyMap
 from pipelines import runs
 from pipelines.runs import Parts, Run
 from transforms import plans, stores
 from transforms.manifests import listed_parts
-from transforms.tables import INSTANCES, name_of
+from transforms.rewrite import Rewriting
+from transforms.tables import CROSSWALK_INSTANCES, INSTANCES, name_of
 
 
 def close_dead(run: Run) -> None:
@@ -56,6 +56,7 @@ def _remove_leftovers(folder: Path, state: dict[str, Any], ended: list[dict[str,
     left = {name for name in _planned_names(folder, state, keys) if stores.holds(output, name)}
     if not left:
         return
+    left.difference_update(_names_before(folder, state))
     table = name_of(INSTANCES)
     records = [audit / part["path"] for part in ended if part["path"].startswith(f"{table}/")]
     if any((audit / "runs").glob("*.json")):
@@ -66,15 +67,25 @@ def _remove_leftovers(folder: Path, state: dict[str, Any], ended: list[dict[str,
         stores.remove(output, name)
 
 
+def _names_before(folder: Path, state: dict[str, Any]) -> Iterator[str]:
+    """What finished runs have written into the same output, whichever audit tells of it: its source may be purged."""
+    for it in runs.manifests(str(folder.parent)):
+        for part in it["parts"] if it.get("output") == state["places"]["output"] else ():
+            if part["path"].startswith(f"{name_of(CROSSWALK_INSTANCES)}/"):
+                path = folder.parent / part["path"]
+                yield from pq.read_table(path, columns=["name"], partitioning=None).column("name").to_pylist()
+
+
 def _planned_names(folder: Path, state: dict[str, Any], keys: Keys) -> Iterator[str]:
-    request = parse_request(json.dumps(state["request"]))
-    rewriter = Rewriter(compile_request(request), keys)
+    told, command = json.dumps(state["request"]), state.get("command", "anonymize")
+    request = parse_request(told, command=command, selecting=False)
+    rewriting = Rewriting(replace(request, scope=state.get("scope", "")), str(folder / "target.dcm"), keys)
     for bucket in range(plans.BUCKETS):
         maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(str(folder), bucket)}
         for planned in plans.read_instances(str(folder), bucket):
             if planned.scan and not planned.reason:
                 try:
                     scan = InstanceScan.decode(planned.scan)
-                    yield rewriter.name(scan, maps[planned.study_token], planned.sop_instance_uid)
+                    yield rewriting.name(planned, scan, maps[planned.study_token])
                 except InvalidInstance:
                     continue  # it was set aside

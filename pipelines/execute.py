@@ -10,24 +10,26 @@ from transforms.maps import AttachMaps
 from transforms.outcomes import WriteSliceRecord
 from transforms.plan import ReadMaps, ReadPlanned
 from transforms.rewrite import RewriteInstances
+from transforms.successors import WriteSuccessors
 
 SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a resumed run writes the same names
 
 
 def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
-    where, folder, request = run.places, str(run.folder), run.request.for_workers()
+    where, folder, request = run.places, str(run.folder), run.worker_request
     slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
     maps = slice_ | "Maps" >> ReadMaps(folder)
     pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
     outcomes = pairs | "Rewrite" >> RewriteInstances(
-        request, run.key, where.output, str(run.temporary), str(run.progress)
+        request, str(run.target), run.key, where.output, str(run.temporary), str(run.progress)
     )
     fingerprint = run.request.fingerprint
     written = outcomes | "Outcomes" >> WriteOutcomes(
         where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint
     )
-    crosswalks = slice_ | "Crosswalks" >> WriteCrosswalks(
-        folder, where.audit, where.restricted, run.id, run.key, request
+    linked = folder, where.audit, where.restricted, run.id, run.key, request
+    crosswalks = slice_ | "Crosswalks" >> (
+        WriteSuccessors(*linked, str(run.target)) if request.alters else WriteCrosswalks(*linked)
     )
     (written, crosswalks) | "All parts" >> beam.Flatten() | "Record" >> WriteSliceRecord(str(run.slice_record(number)))

@@ -14,7 +14,7 @@ from pipelines.runs import Run, RunRefused
 from transforms import facts, stores
 from transforms.crosswalk_rows import PATIENT, UID
 from transforms.crosswalks import import_crosswalk
-from transforms.facts import Known, Part
+from transforms.facts import NOTHING_KNOWN, Known, Part
 from transforms.tables import (
     CROSSWALK_GIVEN,
     CROSSWALK_INSTANCES,
@@ -36,11 +36,15 @@ _TABLES: Final = {
 def gather(run: Run) -> Known:
     """Find what is known, import the crosswalks that the user names, and note both for the workers.
 
+    Where nothing is de-identified nothing need be known: new identifiers follow from the request.
+
     Raises:
       CrosswalkRefused: a crosswalk has mistakes, or contradicts itself or what earlier runs have written.
       RunRefused: the request goes by a crosswalk, and there is none.
     """
     close_dead(run)
+    if run.request.alters:
+        return NOTHING_KNOWN
     earlier = runs.finished_under(run.places.restricted, run.fingerprints["key"])
     identity = [run.request.patient_identity, run.request.default_issuer]
     if any(it.get("identity", identity) != identity for it in earlier):

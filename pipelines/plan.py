@@ -10,8 +10,10 @@ import apache_beam as beam
 from dicomveil.scan import InstanceScan
 from dicomveil.study import borne
 from dicomveil.study_map import StudyMap
+from pipelines import runs
 from pipelines.runs import Run
 from transforms import facts, plans, stores
+from transforms.alterations import BuildAlterations
 from transforms.conflicts import SettleConflicts
 from transforms.facts import Facts
 from transforms.issuers import CountIssuers
@@ -20,6 +22,7 @@ from transforms.plan import SumListed, WritePlan
 from transforms.records import Planned
 from transforms.rejoin import RejoinInstances, SieveTokens
 from transforms.scan import ScanInstances
+from transforms.selection import SelectResources
 from transforms.study import BuildStudyMaps
 
 
@@ -50,22 +53,29 @@ class Verdict:
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
-    """PLAN: objects -> scans -> settled -> maps -> buckets; and once more for what rejoins."""
-    folder, request = str(run.folder), run.request.for_workers()
-    known = Facts(pipeline, run.known)
+    """PLAN: objects -> scans -> selected -> settled -> maps -> buckets; and once more for what rejoins."""
+    request = run.worker_request
     scan = ScanInstances(run.key, str(run.progress), request)
     sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
     scanned = sources | "Scan" >> scan
+    if run.request.selects:
+        described = run.described if request.describes else None
+        selecting = SelectResources(run.selection, run.found, described, run.key, request)
+        scanned = scanned | "Select" >> selecting
+    known = Facts(pipeline, run.known)
     sieve = scanned | "Tokens" >> SieveTokens() if known.kinds else None
     planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, run.places.output, known, sieve)
-    studies = planned | "Maps" >> BuildStudyMaps(run.key, request, known, sieve)
-    planned | "Issuers" >> CountIssuers(folder, run.key)
+    if request.alters:
+        studies = planned | "Alterations" >> BuildAlterations(run.key, request, runs.altered_before(run))
+    else:
+        studies = planned | "Maps" >> BuildStudyMaps(run.key, request, known, sieve)
+        planned | "Issuers" >> CountIssuers(str(run.folder), run.key)
     if facts.INSTANCES in known.kinds:
         rejoining = (studies, planned) | "Rejoin" >> RejoinInstances(run.key, request, known)
         planned = (planned, rejoining | "Scan again" >> scan) | "Instances" >> beam.Flatten()
         sources = (sources, rejoining) | "Objects" >> beam.Flatten()
-    (planned, studies) | "Keep" >> WritePlan(folder)
-    sources | "Listed" >> SumListed(folder)
+    (planned, studies) | "Keep" >> WritePlan(str(run.folder))
+    sources | "Listed" >> SumListed(str(run.folder))
 
 
 def verdict(run: Run) -> Verdict:
@@ -124,9 +134,9 @@ def _judge(run: Run) -> Verdict:
 def _gather(originals: dict[str, set[str]], instances: list[Planned], maps: dict[str, bytes]) -> None:
     """Add what a constant would take the place of."""
     for planned in instances:
-        if planned.scan and not planned.reason:
+        if planned.scan and not planned.reason and planned.selected:
             scan = InstanceScan.decode(planned.scan)
-            names = dict(borne(scan)) | {"patient": StudyMap.decode(maps[planned.study_token]).name}
+            names = dict(borne(scan)) | {"patient": StudyMap.decode(maps[planned.study_token]).name or scan.patient_id}
             for role, found in originals.items():
                 found.add(names.get(role, ""))
 

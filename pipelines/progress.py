@@ -22,8 +22,8 @@ class Report:
     def __init__(self, console: Console) -> None:
         self.console = console
 
-    def plan(self, verdict: Verdict) -> None:
-        """Say what the plan comes to."""
+    def plan(self, verdict: Verdict, keep_source: bool = True) -> None:
+        """Say what the plan comes to, and what will be deleted in the end."""
         aside = sum(verdict.reasons.values())
         self.console.print(
             f"Plan: {verdict.listed:,} objects, {verdict.bytes:,} bytes, {verdict.studies:,} studies, "
@@ -31,6 +31,9 @@ class Report:
             soft_wrap=True,
             highlight=False,
         )
+        if not keep_source:
+            told = f"up to {verdict.listed - aside:,} sources will be deleted for good when the run has ended"
+            self.console.print(f"KeepSource: false: {told}.", style="bold yellow", soft_wrap=True, highlight=False)
 
     @contextmanager
     def stage(self, name: str, folder: str, total: int | None = None) -> Iterator[None]:

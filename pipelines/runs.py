@@ -11,13 +11,14 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from dicomveil.compile import RECIPE, compile_request
+from dicomveil.alterations import scope_of
+from dicomveil.compile import RECIPE, fingerprint_of
 from dicomveil.errors import DicomveilError
 from dicomveil.request import Request
 from transforms import secrets as key_references
@@ -25,9 +26,10 @@ from transforms import stores
 from transforms.crosswalk_files import crosswalk_files
 from transforms.facts import NOTHING_KNOWN, Known
 from transforms.secrets import KeyReference
-from transforms.tables import AUDIT, CROSSWALK_GIVEN, RESTRICTED, SCHEMA_VERSION, name_of
+from transforms.selection import write_selection
+from transforms.tables import AUDIT, CROSSWALK_GIVEN, CROSSWALK_UIDS, RESTRICTED, SCHEMA_VERSION, name_of
 
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
 _BEFORE: Final = "before.json"
@@ -73,6 +75,36 @@ class Run:
     known: Known = NOTHING_KNOWN
     anew: bool = False
     fingerprints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def worker_request(self) -> Request:
+        """The request as it travels to workers: without originals."""
+        return replace(self.request.for_workers(), scope=self.scope)
+
+    @property
+    def scope(self) -> str:
+        """Stands for the whole request, what it selects too, where new identifiers are derived under it."""
+        return scope_of(self.request, self.key.keys()) if self.request.alters else ""
+
+    @property
+    def selection(self) -> Path:
+        """Where it stands what the request selects."""
+        return self.folder / "selection.json"
+
+    @property
+    def found(self) -> Path:
+        """Where it stands which of that there is."""
+        return self.folder / "found.json"
+
+    @property
+    def described(self) -> Path:
+        """Where it stands what patients who come to share an ID say of themselves."""
+        return self.folder / "described.json"
+
+    @property
+    def target(self) -> Path:
+        """Where it stands what a study that others are merged into says of itself."""
+        return self.folder / "target.dcm"
 
     @property
     def folder(self) -> Path:
@@ -181,10 +213,9 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
       KeyRefused: the key can't be used.
     """
     _tidy(where.restricted)
-    table = compile_request(request)
-    fingerprints = {"request": request.fingerprint, "table": table.fingerprint}
+    fingerprints = {"request": request.fingerprint, "table": fingerprint_of(request)}
     asked: dict[str, Any] = {"fingerprints": fingerprints, "anew": anew, "crosswalks": _versions(where.crosswalks)}
-    unfinished = _unfinished(where, asked, key)
+    unfinished = _unfinished(where, request, asked, key)
     if unfinished:
         run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
     else:
@@ -196,6 +227,8 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
             run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
         )
     run.fingerprints, run.anew = fingerprints | {"key": run.key.fingerprint}, anew
+    if request.alters:
+        run.fingerprints["scope"] = run.scope
     if not overwrite:
         try:
             _refuse_mixture(run)
@@ -213,7 +246,15 @@ def _versions(crosswalks: tuple[str, ...]) -> list[str]:
     return [found.version for file in crosswalk_files(crosswalks) for found in stores.list_objects(str(file.path))]
 
 
+def selected(request: Request, key: KeyReference) -> str:
+    """Stands for what a request selects, and the study that it is split from or merged into."""
+    study = (request.study.role, request.study.id) if request.study else ()
+    return key.keys().token("selection", request.selection, repr(study).encode())
+
+
 def _remember(run: Run, crosswalks: list[str]) -> None:
+    if run.request.selects:
+        write_selection(run.selection, run.request)
     stores.create_restricted(run.folder / "inputs.json", json.dumps(run.places.inputs).encode())
     state = _state(run) | {"crosswalks": crosswalks}
     stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
@@ -225,7 +266,10 @@ def _state(run: Run) -> dict[str, Any]:
         "version": STATE_VERSION,
         "started": run.started,
         "places": asdict(run.places),
+        "command": run.request.command,
         "request": run.request.members(),
+        "selection": selected(run.request, run.key),
+        "scope": run.scope,
         "fingerprints": run.fingerprints,
         "ephemeral": run.ephemeral,
         "anew": run.anew,
@@ -233,7 +277,7 @@ def _state(run: Run) -> dict[str, Any]:
     }
 
 
-def _unfinished(where: Places, asked: dict[str, Any], key: str | None) -> dict[str, Any] | None:
+def _unfinished(where: Places, request: Request, asked: dict[str, Any], key: str | None) -> dict[str, Any] | None:
     """What is known of the newest run that was begun with the same question and has no manifest."""
     reference = key_references.refer(key) if key else None
     for folder, state in begun(where.restricted):
@@ -245,7 +289,8 @@ def _unfinished(where: Places, asked: dict[str, Any], key: str | None) -> dict[s
             found = reference or key_references.refer(f"file:{folder / 'key'}")
         except DicomveilError:
             continue
-        if state["fingerprints"] == asked["fingerprints"] | {"key": found.fingerprint}:
+        same = state["selection"] == selected(request, found)
+        if same and (asked["fingerprints"] | {"key": found.fingerprint}).items() <= state["fingerprints"].items():
             if _overtaken(where.restricted, folder, found.fingerprint):
                 continue
             return {"id": id_of(folder), "key": found, "started": state["started"]}
@@ -299,7 +344,7 @@ def _tidy(restricted: str) -> None:
 
 def _refuse_mixture(run: Run) -> None:
     """An output holds what one request, edition, recipe and key have made, and nothing that no run accounts for."""
-    told = {"request": "request", "table": "edition, tables or recipe", "key": "key"}
+    told = {"request": "request", "table": "edition, tables or recipe", "key": "key", "scope": "selection"}
     makers = [_read(manifest, "--audit") for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json"))]
     if _holds_something(Path(run.places.output)):
         died = [state for _, state in begun(run.places.restricted)]
@@ -310,7 +355,7 @@ def _refuse_mixture(run: Run) -> None:
                 "goes with it, or go on in it with --overwrite."
             )
     for maker in makers:
-        other = [told[name] for name in told if maker["fingerprints"].get(name) != run.fingerprints[name]]
+        other = [told[name] for name in told if maker["fingerprints"].get(name) != run.fingerprints.get(name)]
         if other:
             raise RunRefused(
                 f"The output was made with another {' and '.join(other)}: choose another --output, "
@@ -340,16 +385,23 @@ def _read(file: Path, option: str) -> dict[str, Any]:
 def commit(run: Run, parts: Parts, summary: dict[str, Any]) -> None:
     """Write the summary, then the manifests: from here on the run counts."""
     stores.create_small(Path(run.places.audit) / "summary.json", _json(summary))
-    commit_parts(run.id, _state(run), parts)
+    commit_parts(run.id, _state(run), parts, whole=True)
 
 
-def commit_parts(run_id: str, state: dict[str, Any], parts: Parts) -> None:
-    """Have the parts of tables count that a run has written, the restricted ones last."""
+def commit_parts(run_id: str, state: dict[str, Any], parts: Parts, whole: bool = False) -> None:
+    """Have the parts of tables count that a run has written, the restricted ones last.
+
+    Args:
+      whole: whether it came to its end, and isn't one that died and is closed by another.
+    """
     told = {"run": run_id, "started": state["started"], "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
     told |= {"fingerprints": state["fingerprints"]}
     audit, restricted = (Path(state["places"][zone]) / "runs" / f"{run_id}.json" for zone in ("audit", "restricted"))
     stores.create_small(audit, _json(told | {"parts": parts.get("audit", [])}))
     told |= {"output": state["places"]["output"], "anew": state["anew"], "identity": state["identity"]}
+    told |= {"command": state.get("command", "anonymize"), "selection": state.get("selection", "")}
+    told |= {"whole": whole, "places": state["places"], "ephemeral": state["ephemeral"]}
+    told |= {"keep_source": state["request"].get("KeepSource", True)}
     stores.create_restricted(restricted, _json(told | {"parts": parts.get("restricted", [])}))
 
 
@@ -358,7 +410,7 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 def finished_under(restricted: str, key: str) -> list[dict[str, Any]]:
-    """What finished runs under one key have left, the oldest first.
+    """What finished runs that de-identified under one key have left, the oldest first.
 
     Args:
       key: its fingerprint.
@@ -366,7 +418,20 @@ def finished_under(restricted: str, key: str) -> list[dict[str, Any]]:
     Raises:
       RunRefused: something there is no record of a run.
     """
-    return [it for it in manifests(restricted) if it["fingerprints"]["key"] == key]
+    found = (it for it in manifests(restricted) if it["fingerprints"]["key"] == key)
+    return [it for it in found if it.get("command", "anonymize") == "anonymize"]
+
+
+def altered_before(run: Run) -> list[str]:
+    """The crosswalks of UIDs that finished runs of modify, split or merge with the same request left for its output."""
+    root, table = Path(run.places.restricted), name_of(CROSSWALK_UIDS)
+    return [
+        str(root / part["path"])
+        for it in manifests(run.places.restricted)
+        if it["fingerprints"] == run.fingerprints and it.get("output") == run.places.output
+        for part in it["parts"]
+        if part["path"].startswith(f"{table}/run=")
+    ]
 
 
 def manifests(restricted: str) -> list[dict[str, Any]]:

@@ -7,21 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
 from dicomveil.claims import unnamed
 from dicomveil.compile import RECIPE
 from dicomveil.errors import REASONS
-from dicomveil.rewrite import file_name
+from pipelines.answer import Resources, answer, written
 from pipelines.plan import Verdict
 from pipelines.runs import Run
+from transforms.records import DEIDENTIFIED, MODIFIED
 from transforms.tables import INSTANCES, name_of
 
-MOST_RESOURCES: Final = 10_000
 NOTHING: Final = "Nothing was found below --input."
 RISK: Final = "Their pixels may show who it is; pixels are never changed."
+SOURCES_STAY: Final = (
+    "The sources stay. Orthanc's split and merge delete theirs; here a request says KeepSource: false for that."
+)
 NO_KEY: Final = "No key was given: the results of this run can't be repeated, and later studies won't match it."
 
 
@@ -66,37 +68,37 @@ class Summary:
 
     def content(self) -> dict[str, Any]:
         """`summary.json`: Orthanc's members first."""
-        resources = list(self._resources())
-        return {
-            "Description": "dicomveil anonymize",
-            "InstancesCount": self.total("deidentified") + self.total("quarantined"),
-            "FailedInstancesCount": self.total("quarantined"),
-            "IsAnonymization": True,
-            "Resources": resources[:MOST_RESOURCES],
-            "ResourcesCount": len(resources),
-            "Run": self._run.id,
-            "Started": self._run.started,
-            "Finished": self._finished,
-            "Resumed": self._run.resumed,
-            "Listed": self._verdict.listed,
-            "Outcomes": dict(sorted(self.outcomes.items())),
-            "Studies": self._verdict.studies,
-            "BytesRead": self.bytes_read,
-            "BytesWritten": self.bytes_written,
-            "Request": self._run.request.members(),
-            "Recipe": RECIPE,
-            "Fingerprints": self._run.fingerprints,
-            "Rejoined": self._verdict.rejoining,
-            "SeveralIssuers": self._verdict.issuers,
-            "PixelsAtRisk": dict(sorted(self._risks.items())),
-            "Warnings": self._warnings(),
-        } | ({"UserData": json.loads(self._run.request.user_data)} if self._run.request.user_data else {})
+        tried = self.total(DEIDENTIFIED) + self.total(MODIFIED) + self.total("quarantined")
+        resources = Resources(self._run.folder / "resources", written(self._instances()))
+        return (
+            answer(self._run.request, resources, tried, self.total("quarantined"))
+            | {
+                "Run": self._run.id,
+                "Started": self._run.started,
+                "Finished": self._finished,
+                "Resumed": self._run.resumed,
+                "Listed": self._verdict.listed,
+                "Outcomes": dict(sorted(self.outcomes.items())),
+                "Studies": self._verdict.studies,
+                "BytesRead": self.bytes_read,
+                "BytesWritten": self.bytes_written,
+                "Request": self._run.request.members(),
+                "Recipe": RECIPE,
+                "Fingerprints": self._run.fingerprints,
+                "Rejoined": self._verdict.rejoining,
+                "SeveralIssuers": self._verdict.issuers,
+                "PixelsAtRisk": dict(sorted(self._risks.items())),
+                "Warnings": self._warnings(),
+            }
+            | ({"UserData": json.loads(self._run.request.user_data)} if self._run.request.user_data else {})
+        )
 
     def _warnings(self) -> list[str]:
         return [
             *[NO_KEY] * self._run.ephemeral,
             *[NOTHING] * (not self._verdict.listed),
             *[f"{kind}: {count:,} instances. {RISK}" for kind, count in sorted(self._risks.items())],
+            *[SOURCES_STAY] * (self._run.request.command in ("split", "merge") and self._run.request.keep_source),
             *self._kept(),
             *self._rejoined(),
             *self._issuers(),
@@ -131,15 +133,11 @@ class Summary:
             "them apart."
         ]
 
-    def _resources(self) -> Iterator[dict[str, str]]:
-        """The studies that the output holds an instance of."""
-        done: set[tuple[str, str]] = set()
+    def _instances(self) -> Iterator[Path]:
+        """The parts that say what became of each instance."""
         for part in self._parts["audit"]:
             if part["path"].startswith(name_of(INSTANCES) + "/"):
-                done.update(_studies_of(Path(self._run.places.audit) / part["path"]))
-        for patient_id, study in sorted(done):
-            path = f"{file_name(patient_id)}/{file_name(study)}"
-            yield {"Type": "Study", "StudyInstanceUID": study, "PatientID": patient_id, "Path": path}
+                yield Path(self._run.places.audit) / part["path"]
 
     def print(self, console: Console) -> None:
         """Tell a person what happened, and where to look."""
@@ -154,10 +152,11 @@ class Summary:
         console.print(f"\n{self._verdict.listed:,} objects in {self._verdict.studies:,} studies, run {self._run.id}")
         console.print(table)
         console.print(f"{self.bytes_read:,} bytes read, {self.bytes_written:,} written")
-        where = self._run.places
+        where, identified = self._run.places, self._run.request.alters
+        shared = "as identifying as the output" if identified else "to be shared"
         for name, place, what in (
-            ("output", where.output, "the de-identified instances"),
-            ("audit", where.audit, "what was changed and why, to be shared: summary.json, instances/, studies/"),
+            ("output", where.output, "identified instances" if identified else "the de-identified instances"),
+            ("audit", where.audit, f"what was changed and why, {shared}: summary.json, instances/, studies/"),
             ("restricted", where.restricted, "what leads back to the originals: crosswalk/, quarantine/"),
         ):
             console.print(f"{name:>10}  {place}  [dim]{what}[/dim]", soft_wrap=True, highlight=False)
@@ -165,11 +164,3 @@ class Summary:
             console.print(f"[yellow]{warning}[/yellow]", soft_wrap=True)
         if self.exit_status:
             console.print("Some inputs were quarantined: quarantine/ names each with its reason; exit status 3.")
-
-
-def _studies_of(part: Path) -> Iterator[tuple[str, str]]:
-    """(Patient ID, Study Instance UID) of what was de-identified into a study, all new; of one part."""
-    columns = pq.read_table(part, columns=["patient_id", "study_instance_uid"], partitioning=None)
-    for patient_id, study in zip(*(column.to_pylist() for column in columns.columns), strict=True):
-        if study:
-            yield patient_id, study

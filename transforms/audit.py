@@ -8,13 +8,14 @@ from typing import Any
 import apache_beam as beam
 
 from dicomveil.identities import Identities
+from dicomveil.regrouping import REFERENCE
 from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
 from dicomveil.study import StudyFacts, by_patient, patient_links, uid_links
 from dicomveil.study_map import StudyMap
 from transforms import plans, tables
 from transforms.outcomes import Part, TokenSum
-from transforms.records import Outcome, PlannedStudy
+from transforms.records import WRITTEN, Outcome, PlannedStudy
 from transforms.secrets import KeyReference
 
 
@@ -52,8 +53,8 @@ class _WriteOutcomesFn(beam.DoFn):
         number, outcomes = shard
         settled = sorted(outcomes, key=lambda outcome: outcome.token)
         part = f"{self._part}-{number:02}"
-        done = [outcome for outcome in settled if outcome.outcome == "deidentified"]
-        rest = [outcome for outcome in settled if outcome.outcome != "deidentified"]
+        done = [outcome for outcome in settled if outcome.outcome in WRITTEN]
+        rest = [outcome for outcome in settled if outcome.outcome not in WRITTEN]
         for zone, schema, rows in (
             ("audit", tables.INSTANCES, [_audited(outcome, self._request) for outcome in settled]),
             ("restricted", tables.CROSSWALK_INSTANCES, [_crosswalk(outcome) for outcome in done]),
@@ -92,6 +93,7 @@ def _audited(outcome: Outcome, request: str) -> dict[str, Any]:
         "cleaned": actions["C"],
         "risk": outcome.risk,
         "frozen": [asdict(kept) for kept in outcome.frozen],
+        "followed": sum(change.rule == REFERENCE for change in outcome.changes),
     }
 
 
@@ -141,7 +143,7 @@ def _counts(settled: list[Outcome]) -> Iterator[Part]:
     yield from (("risk", risk, count) for risk, count in sorted(risks.items()))
     yield "frozen", "instances", sum(1 for it in settled if it.frozen)
     yield "frozen", "original UIDs", sum(kept.original_uids for it in settled for kept in it.frozen)
-    yield "settled", "bytes read", sum(it.source_size for it in settled if it.outcome == "deidentified")
+    yield "settled", "bytes read", sum(it.source_size for it in settled if it.outcome in WRITTEN)
     yield "settled", "bytes written", sum(it.size for it in settled)
     sums = TokenSum()
     total = sums.create_accumulator()

@@ -27,7 +27,8 @@ _RunStudy = tuple[str, str]
 
 
 class SettleConflicts(beam.PTransform):
-    """Let one instance pass for each SOP Instance UID, and one study for each Series Instance UID.
+    """Let one instance pass for each SOP Instance UID, and one study for each Series Instance UID that is
+    de-identified.
 
     Args:
       request: says what becomes of different bytes under one UID: "quarantine" all, or "distinct" new UIDs.
@@ -42,7 +43,7 @@ class SettleConflicts(beam.PTransform):
         self._key, self._request, self._output, self._known, self._sieve = key, request, output, known, sieve
 
     def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[Planned]:
-        settle = _SettleFn(self._key, self._request.conflicts, self._output)
+        settle = _SettleFn(self._key, self._request, self._output)
         keyed = planned | "Key by SOP Instance" >> beam.WithKeys(_sop_token).with_output_types(tuple[str, Planned])
         settled = (
             {_PLANNED: keyed}
@@ -51,6 +52,8 @@ class SettleConflicts(beam.PTransform):
             | "Group" >> beam.CoGroupByKey()
             | "Settle" >> beam.ParDo(settle).with_output_types(Planned)
         )
+        if self._request.alters:
+            return settled  # a series in several studies may be what is to be mended
         owners = self._owners(settled)
         return settled | "Settle series" >> beam.ParDo(_SeriesFn(), beam.pvalue.AsDict(owners)).with_output_types(
             Planned
@@ -118,8 +121,8 @@ class _SeriesFn(beam.DoFn):
 
 
 class _SettleFn(beam.DoFn):
-    def __init__(self, key: KeyReference, policy: str, output: str) -> None:
-        self._key, self._policy, self._output = key, policy, output
+    def __init__(self, key: KeyReference, request: Request, output: str) -> None:
+        self._key, self._policy, self._lossy, self._output = key, request.conflicts, request.lossy, output
 
     def setup(self) -> None:
         self._keys = self._key.keys()
@@ -186,7 +189,7 @@ class _SettleFn(beam.DoFn):
         if self._policy == "quarantine":
             return replace(planned, reason="sop-uid-conflict")
         uid = InstanceScan.decode(planned.scan).sop_instance_uid
-        return replace(planned, sop_instance_uid=distinct_uid(self._keys, uid, bytes.fromhex(content)))
+        return replace(planned, sop_instance_uid=distinct_uid(self._keys, uid, bytes.fromhex(content), self._lossy))
 
 
 def _standing(instances: Iterable[KnownInstance]) -> dict[str, KnownInstance]:

@@ -8,6 +8,7 @@ none has a repr that would show them to a log.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,6 +45,7 @@ class Planned:
       reason: why it isn't to be rewritten, a code of `errors.REASONS`; "" where it is.
       path: the tag path of that, "" for none.
       former: the name of the output that an earlier run wrote of it; "" for none.
+      selected: whether the request means it; else only its references follow.
       rejoins: whether it isn't among the inputs, but its study's facts have changed.
     """
 
@@ -59,6 +61,7 @@ class Planned:
     reason: str = ""
     path: str = ""
     former: str = ""
+    selected: bool = True
     rejoins: bool = False
 
 
@@ -115,12 +118,17 @@ class LateUID:
     new: str
 
 
+DEIDENTIFIED, MODIFIED, COPIED = "deidentified", "modified", "copied"
+WRITTEN: Final = (DEIDENTIFIED, MODIFIED, COPIED)
+"""Outcomes of which there is an output; what is copied is not selected, but of a study that is modified."""
+
+
 @dataclass(frozen=True, repr=False)
 class Outcome:
     """What became of one listed object: exactly one of these each.
 
     Attributes:
-      outcome: deidentified, filtered or quarantined.
+      outcome: one of `WRITTEN`, filtered or quarantined.
       stage: where that was settled: list, scan, plan or rewrite.
       name: the output's, below the output root; "" where there is none. All new values.
       size: bytes of the output; source_size: of the input.

@@ -1,24 +1,32 @@
-"""From (instance, study map) to a de-identified object and its outcome: reads again, streams, writes atomically."""
+"""From (instance, study map) to an object of the output and its outcome: reads again, streams, writes atomically."""
 
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import apache_beam as beam
 
+from dicomveil import merging
 from dicomveil.compile import compile_request
-from dicomveil.errors import REASONS, Unsuitable
+from dicomveil.errors import REASONS, InvalidInstance, Unsuitable
+from dicomveil.keys import Keys
+from dicomveil.modifier import Modifier
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter, Rewritten
 from dicomveil.scan import InstanceScan
+from dicomveil.stream import Source
 from dicomveil.study_map import StudyMap
+from dicomveil.transcoder import Transcoded
 from transforms import stores
+from transforms.children import ChildrenUnable
 from transforms.progress import Progress
-from transforms.records import Changed, Frozen, LateUID, Outcome, Planned
+from transforms.records import COPIED, DEIDENTIFIED, MODIFIED, Changed, Frozen, LateUID, Outcome, Planned
 from transforms.secrets import KeyReference
+from transforms.transcoding import Transcoding
 
 _MAPS_HELD: Final = 64
 NOT_PERMISSIVE: Final = "stopped at the first failure "
@@ -31,32 +39,80 @@ class NotPermissive(Exception):
     """
 
 
+class Rewriting:
+    """What a request of any command makes of planned instances.
+
+    Args:
+      target: where it stands what the study says of itself that others are merged into; read by merge alone.
+    """
+
+    def __init__(self, request: Request, target: str, keys: Keys) -> None:
+        if request.command == "merge":
+            request = merging.into(request, Path(target).read_bytes())
+        self.request = request
+        self._rewriter = None if request.alters else Rewriter(compile_request(request), keys)
+        self._modifier = Modifier(request, keys) if request.alters else None
+
+    def rewrite(self, source: Source, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Rewritten:
+        """The instance as it comes out, not yet written.
+
+        Raises:
+          InvalidInstance: it can't be done; nothing was written.
+        """
+        if self._modifier:
+            return self._modifier.rewrite(source, scan, study_map, planned.selected)
+        assert self._rewriter
+        return self._rewriter.rewrite(source, scan, study_map, planned.sop_instance_uid)
+
+    def name(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> str:
+        """The name that it gets, where it doesn't fail.
+
+        Raises:
+          InvalidInstance: it surely does.
+        """
+        if self._modifier:
+            return self._modifier.name(scan, study_map, planned.selected)
+        assert self._rewriter
+        return self._rewriter.name(scan, study_map, planned.sop_instance_uid)
+
+
 class RewriteInstances(beam.PTransform):
-    """De-identify each planned instance into the output; what the plan set aside passes through with its reason.
+    """Write what becomes of each planned instance; what the plan set aside passes through with its reason.
 
     Args:
       request: what to do.
+      target: as `Rewriting` has it.
       output: root of the output.
       temporary: folder on the same file system for what is being written.
       progress: folder for the workers' counts.
     """
 
-    def __init__(self, request: Request, key: KeyReference, output: str, temporary: str, progress: str) -> None:
+    def __init__(
+        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str
+    ) -> None:
         super().__init__()
-        self._arguments = request, key, output, temporary, progress
+        self._arguments = request, target, key, output, temporary, progress
 
     def expand(self, pairs: beam.PCollection[tuple[Planned, bytes]]) -> beam.PCollection[Outcome]:
         return pairs | "Rewrite" >> beam.ParDo(_RewriteFn(*self._arguments)).with_output_types(Outcome)
 
 
 class _RewriteFn(beam.DoFn):
-    def __init__(self, request: Request, key: KeyReference, output: str, temporary: str, progress: str) -> None:
-        self._request, self._key = request, key
+    def __init__(
+        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str
+    ) -> None:
+        self._request, self._target, self._key = request, target, key
         self._output, self._temporary, self._progress = output, temporary, Progress(progress)
         self._maps: OrderedDict[bytes, StudyMap] = OrderedDict()
 
     def setup(self) -> None:
-        self._rewriter = Rewriter(compile_request(self._request), self._key.keys())
+        self._rewriting = Rewriting(self._request, self._target, self._key.keys())
+        asked = self._request
+        self._transcoding = Transcoding(asked.transcode, asked.lossy_quality) if asked.transcode else None
+
+    def teardown(self) -> None:
+        if self._transcoding:
+            self._transcoding.close()
 
     def process(self, pair: tuple[Planned, bytes]) -> Iterator[Outcome]:
         planned, encoded = pair
@@ -77,10 +133,30 @@ class _RewriteFn(beam.DoFn):
             if not self._request.permissive and REASONS[unsuitable.reason].outcome == "quarantined":
                 raise NotPermissive(f"{NOT_PERMISSIVE}<{unsuitable.reason}>") from None
             return set_aside(planned, unsuitable.reason, unsuitable.path, "rewrite")
-        except stores.StoreFailed:
+        except (stores.StoreFailed, ChildrenUnable):
             raise
         except Exception as unforeseen:
             return set_aside(planned, "internal", type(unforeseen).__name__, "rewrite")
+
+    def _outcome_of(self, planned: Planned) -> str:
+        """What an instance is called of which there is an output."""
+        if not self._request.alters:
+            return DEIDENTIFIED
+        return MODIFIED if planned.selected else COPIED
+
+    def _aside(self, planned: Planned) -> Path:
+        return Path(self._temporary) / f"{planned.token}-{os.getpid()}"
+
+    @contextmanager
+    def _finished(
+        self, planned: Planned, rewritten: Rewritten, aside: Path
+    ) -> Iterator[tuple[Iterator[bytes], Transcoded | None]]:
+        """The file as it is stored, in the transfer syntax that the request names."""
+        if self._transcoding is None or not planned.selected:
+            yield rewritten.chunks(), None
+            return
+        with self._transcoding.written(rewritten.chunks(), aside) as finished:
+            yield finished
 
     def _map(self, encoded: bytes) -> StudyMap:
         """The study's map, decoded once as long as its instances come together."""
@@ -91,12 +167,31 @@ class _RewriteFn(beam.DoFn):
                 self._maps.popitem(last=False)
         return study_map
 
+    def _create(self, name: str, aside: Path, written: "_Digest", chunks: Iterable[bytes]) -> None:
+        """Write an output, but never another one over the only copy of something.
+
+        Raises:
+          InvalidInstance: that stands there.
+          StoreFailed: it can't be written.
+        """
+        root = Path(self._output)
+        if not stores.is_only_copy(root, name):
+            return stores.create(root / name, aside, written.through(chunks))
+        for _ in written.through(chunks):
+            pass
+        if written.sha256.hexdigest() != stores.sha256_of_file(root / name):
+            raise InvalidInstance("only-copy")
+        return None
+
     def _rewrite(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Outcome:
+        written = _Digest()
         with stores.open_version(planned.uri, planned.version) as source:
-            rewritten = self._rewriter.rewrite(source, scan, study_map, planned.sop_instance_uid)
-            written = _Digest()
-            temporary = Path(self._temporary) / f"{planned.token}-{os.getpid()}"
-            stores.create(Path(self._output) / rewritten.place.name, temporary, written.through(rewritten))
+            rewritten = self._rewriting.rewrite(source, planned, scan, study_map)
+            name, aside = rewritten.place.name, self._aside(planned)
+            if planned.former not in ("", name) and stores.is_only_copy(Path(self._output), planned.former):
+                raise InvalidInstance("only-copy")
+            with self._finished(planned, rewritten, aside) as (chunks, transcoded):
+                self._create(name, aside, written, chunks)
             source_sha256 = stores.sha256_of(source)
         if planned.former and planned.former != rewritten.place.name:
             stores.remove(Path(self._output), planned.former)
@@ -105,19 +200,19 @@ class _RewriteFn(beam.DoFn):
             uri=planned.uri,
             version=planned.version,
             source_size=planned.size,
-            outcome="deidentified",
+            outcome=self._outcome_of(planned),
             reason="",
             stage="rewrite",
             name=rewritten.place.name,
             **rewritten.place._asdict(),
             sop_class_uid=rewritten.sop_class_uid,
-            transfer_syntax_uid=rewritten.transfer_syntax_uid,
+            transfer_syntax_uid=transcoded.transfer_syntax_uid if transcoded else rewritten.transfer_syntax_uid,
             original_sop_instance_uid=scan.sop_instance_uid,
             original_series_instance_uid=scan.series_instance_uid,
             original_study_instance_uid=scan.study_instance_uid,
             size=written.size,
             sha256=written.sha256.hexdigest(),
-            changes=[Changed(*change) for change in rewritten.changes],
+            changes=[Changed(*change) for change in [*rewritten.changes, *(transcoded.changes if transcoded else ())]],
             late_uids=[LateUID(*late) for late in rewritten.late_uids],
             risk=rewritten.risk,
             frozen=[Frozen(*kept) for kept in rewritten.frozen],
@@ -133,8 +228,8 @@ class _Digest:
     def __init__(self) -> None:
         self.size, self.sha256 = 0, hashlib.sha256()
 
-    def through(self, rewritten: Rewritten) -> Iterator[bytes]:
-        for chunk in rewritten.chunks():
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
             self.size += len(chunk)
             self.sha256.update(chunk)
             yield chunk

@@ -63,7 +63,8 @@ class _ScanFn(beam.DoFn):
             return replace(known, reason=source.reason)
         try:
             with stores.open_version(source.uri, source.version) as content:
-                scan = scan_instance(content, self._request.cleans_text, self._request.keeps_private)
+                asked = self._request
+                scan = scan_instance(content, asked.cleans_text, asked.keeps_private, asked.describes)
             return replace(
                 known,
                 study_token=study_token(scan, self._keys),

@@ -14,7 +14,7 @@ from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
 from dicomveil.study import Lists, StudyFacts, borne, gather, part_token, settle
 from dicomveil.study_map import StudyMap
-from dicomveil.uids import new_uid, uid_token
+from dicomveil.uids import uid_token
 from transforms import facts
 from transforms.bundles import SeldomTwiceFn
 from transforms.facts import Facts, Known, KnownStudy
@@ -222,7 +222,7 @@ class _DeriveFn(SeldomTwiceFn):
         scan, keys = InstanceScan.decode(planned.scan), self._identities.keys
         for _, uid in borne(scan):
             if self.is_new((uid, planned.study_token)):
-                yield _AS_NEW + new_uid(keys, uid), (planned.study_token, uid_token(keys, uid).hex())
+                yield _AS_NEW + self._identities.derived(uid), (planned.study_token, uid_token(keys, uid).hex())
         if pseudonym := self._identities.pseudonym(self._identities.patient_of(scan)):
             yield _AS_NEW + pseudonym, (planned.study_token, pseudonym)
 

@@ -48,6 +48,7 @@ INSTANCES: Final = _schema(
     ("cleaned", pa.int32()),
     ("risk", _TEXT),
     ("frozen", pa.list_(_FROZEN)),
+    ("followed", pa.int32()),
 )
 STUDIES: Final = _schema(
     "studies",
@@ -135,6 +136,7 @@ PLAN_INSTANCES: Final = _schema(
     ("reason", _TEXT),
     ("path", _TEXT),
     ("former", _TEXT),
+    ("selected", pa.bool_()),
     ("rejoins", pa.bool_()),
 )
 PLAN_STUDIES: Final = _schema(
@@ -147,6 +149,20 @@ PLAN_STUDIES: Final = _schema(
     ("elsewhere", pa.int64()),
     ("known", pa.int64()),
     ("external", pa.int64()),
+)
+PURGE_LIST: Final = _schema(
+    "purge",
+    ("source_token", _TEXT),
+    ("source_uri", _TEXT),
+    ("source_version", _TEXT),
+    ("source_size", pa.int64()),
+    ("name", _TEXT),
+    ("bytes", pa.int64()),
+    ("sha256", _TEXT),
+    ("reason", _TEXT),
+)
+PURGE_SETTLED: Final = _schema(
+    "purge", ("source_token", _TEXT), ("source_uri", _TEXT), ("outcome", _TEXT), ("reason", _TEXT)
 )
 
 AUDIT: Final = (INSTANCES, STUDIES)

@@ -1,4 +1,6 @@
-"""De-identify an archive: plan, then execute in slices, then settle that every object has its one outcome."""
+"""The course of a run, whatever its command: plan, then execute in slices, then settle that every object has its one
+outcome.
+"""
 
 import datetime
 import json
@@ -10,6 +12,7 @@ from typing import Any, Final
 from dicomveil.errors import REASONS, DicomveilError
 from pipelines import execute, known, plan, runs
 from pipelines.progress import Report
+from pipelines.resources import check_resources
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
 from pipelines.summary import Settled, Summary
@@ -17,6 +20,7 @@ from transforms import stores
 from transforms.rewrite import NOT_PERMISSIVE
 
 SLICE: Final = 4000
+_STAGES: Final = {"anonymize": "De-identifying", "split": "Splitting", "merge": "Merging"}
 _PLURALS: Final = {
     "patient": "patients",
     "study": "studies",
@@ -31,7 +35,7 @@ class RunFailed(DicomveilError):
     """The run stopped; the message says why, and what to do."""
 
 
-def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
+def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
     """Carry a run from wherever it stands to its end; None where only the plan was asked for.
 
     Raises:
@@ -49,7 +53,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         with report.stage("Planning", str(run.progress)):
             _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
-    report.plan(verdict)
+    report.plan(verdict, run.request.keep_source)
     try:
         _check(run, verdict)
     except DicomveilError:
@@ -59,7 +63,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
         return None
     slices = plan.slices(verdict, SLICE)
     stores.restricted_folder(run.slice_record(0).parent)
-    with report.stage("De-identifying", str(run.progress), verdict.listed):
+    with report.stage(_STAGES.get(run.request.command, "Modifying"), str(run.progress), verdict.listed):
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists():
                 run.temporary.mkdir(parents=True, exist_ok=True)
@@ -82,6 +86,7 @@ def anonymize(run: Run, workers: int, beam_options: list[str], report: Report, p
 
 def _check(run: Run, verdict: plan.Verdict) -> None:
     """Stop before anything is written, where the plan shows that it would be wrong to go on."""
+    check_resources(run)
     merged = {role: count for role, count in verdict.merged.items() if role == "instance" or not _may_merge(run)}
     if merged:
         counts = ", ".join(f"{count} {_PLURALS[role]}" for role, count in sorted(merged.items()))
