@@ -11,7 +11,9 @@ each sequence: a value, or one of
   as before, new                     equal to what stands there in `before`; another value than there, and not empty
   mapped                             the new UID of the one that stands there in `before`; of each, where there are several
   pseudonym, patient                 the new Patient ID of patient 4711
-  {mapped: UID}, {matches: PATTERN}, {items: NUMBER}
+  {mapped: UID}, {matches: PATTERN}, {items: NUMBER}, {same as: PATH in what comes out}
+
+Of modify's cases (modify.yaml) what `after` doesn't name comes out as it was.
 """
 
 import copy
@@ -37,12 +39,17 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from dicomveil import Deidentifier, standard
+from dicomveil.alterations import altered, settled
 from dicomveil.body import parse_request
 from dicomveil.compile import compile_request
 from dicomveil.errors import InvalidInstance, RequestError
 from dicomveil.keys import Keys
+from dicomveil.modifier import Modifier
 from dicomveil.pseudonyms import patient_pseudonym
 from dicomveil.request import Request
+from dicomveil.scan import scan_instance
+from dicomveil.schema import COMMANDS
+from dicomveil.stream import BytesSource
 from dicomveil.testing import CT
 from dicomveil.uids import new_uid
 from tests.corpora import KEY
@@ -120,9 +127,20 @@ def anonymized(ds: Dataset, body: dict[str, Any] | Request | None = None) -> Dat
     return read(Deidentifier(request, key=KEY).rewrite(stored(ds)))
 
 
+def modified(ds: Dataset, body: dict[str, Any] | Request) -> Dataset:
+    """An instance that is a study of its own as it comes out of modify."""
+    request = body if isinstance(body, Request) else parse_request(json.dumps(body), command="modify")
+    source = BytesSource(stored(ds))
+    scan = scan_instance(source)
+    study_map = settled("study", altered([(scan, True)], request, KEYS), ())
+    return read(Modifier(request, KEYS).rewrite(source, scan, study_map, selected=True).to_bytes())
+
+
 def ready(name: str) -> Request:
     """One of the requests that the repository offers."""
-    return parse_request((ROOT / "configs" / "requests" / name).read_text("utf-8"), name)
+    command = name.split("-")[0]
+    text = (ROOT / "configs" / "requests" / name).read_text("utf-8")
+    return parse_request(text, name, command=command if command in COMMANDS else "anonymize")
 
 
 def read(data: bytes) -> Dataset:
@@ -188,6 +206,8 @@ def check(before: Dataset, path: str, expected: Any, after: Dataset) -> None:
         ((kind, wanted),) = expected.items()
         if kind == "items":
             assert len(found.value) == wanted
+        elif kind == "same as":
+            assert value == plain(element(after, wanted).value)
         elif kind == "matches":
             assert re.search(wanted, "\\".join(value) if isinstance(value, list) else value)
         else:
@@ -225,12 +245,36 @@ def test_each_body_does_what_its_case_says(case: dict[str, Any]) -> None:
     assert out.PatientIdentityRemoved == "YES"
 
 
+@pytest.mark.parametrize("case", cases("modify"))
+def test_modify_changes_what_its_case_says_and_nothing_else(case: dict[str, Any]) -> None:
+    """Each element that a case names comes out as it says; the others, and the Pixel Data, as they were."""
+    ds = instance(case.get("before", {}) | {"(7FE0,0010) OB": "pixels"}, case.get("without", ()))
+    out = modified(ds, case["body"] if "body" in case else ready(case["request"]))
+    after = {"SOPInstanceUID": "new"} | case["after"]
+    for path, expected in after.items():
+        try:
+            check(ds, path, expected, out)
+        except AssertionError as wrong:
+            raise AssertionError(f"{path}: {wrong}") from wrong
+    named = {Tag(path.split("[")[0]) for path in after if not path.startswith("(")}
+    named |= {
+        found.tag
+        for path in after
+        if path.startswith("(")
+        for it in (ds, out)
+        if (found := _element(it, path.split(")")[0] + ")"))
+    }
+    assert {it.tag: it for it in ds if it.tag not in named} == {it.tag: it for it in out if it.tag not in named}
+    assert out.file_meta.MediaStorageSOPInstanceUID == out.SOPInstanceUID
+    assert out.file_meta.MediaStorageSOPClassUID == out.SOPClassUID
+
+
 @pytest.mark.parametrize("case", cases("refused"))
 def test_bodies_that_cannot_be_obeyed_are_refused(case: dict[str, Any]) -> None:
     """A mistake is told before anything runs, with its line and what to do."""
     text = case["text"] if "text" in case else json.dumps(case["body"], indent=1)
     with pytest.raises(RequestError) as refused:
-        parse_request(text, "body")
+        parse_request(text, "body", command=case.get("command", "anonymize"))
     told = [f"{problem.where} {problem.what}: {problem.remedy}" for problem in refused.value.problems]
     assert len(told) == len(case["told"]), told
     for problem, wanted in zip(told, case["told"], strict=True):
@@ -582,7 +626,7 @@ def test_a_study_is_told_from_its_source_by_the_crosswalk(relations: Relations) 
     """As many instances come out as went in, each is led back to its source, and the sources are as they were."""
     before, after, result = relations
     assert result.summary["InstancesCount"] == len(before) == len(result.files)
-    assert result.summary["ResourcesCount"] == 1
+    assert result.summary["ResourcesCount"]["Study"] == 1 and result.summary["Type"] == "Study"
     for ds in before.values():
         assert result.uids[ds.StudyInstanceUID] == after["axial"].StudyInstanceUID
         assert ds.SeriesInstanceUID in result.uids
@@ -620,7 +664,8 @@ def test_unrelated_studies_stay_apart(tmp_path: Path) -> None:
         "PatientID": 2, "PatientName": 2, "StudyInstanceUID": 4, "SeriesInstanceUID": 8, "SOPInstanceUID": 16,
     }.items():  # fmt: skip
         assert len({str(ds[keyword].value) for ds in result.found}) == count, keyword
-    assert result.summary["ResourcesCount"] == 4 and result.summary["InstancesCount"] == 16
+    assert result.summary["ResourcesCount"] == {"Instance": 16, "Series": 8, "Study": 4, "Patient": 2}
+    assert result.summary["InstancesCount"] == 16 and "ID" not in result.summary
     assert not {str(ds.PatientID) for ds in result.found} & {"P1", "P2"}
 
 

@@ -1,6 +1,7 @@
 """A request says exactly what is done; whatever is wrong with it is told at once, with its line, before anything runs."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from dicomveil.body import parse_request
 from dicomveil.errors import RequestError
 from dicomveil.request import Request
-from dicomveil.schema import MEMBERS, schema
+from tests.recipients import recipient
 
 CHANGED = {"supplement": False, "reference_sequences": "by-type", "private_sop_class": "strip", "conflicts": "distinct"}
 OTHERS = Request(**CHANGED)
@@ -73,16 +74,6 @@ def test_a_value_of_a_form_is_told_its_form_also_where_it_is_too_long() -> None:
 def test_a_member_given_twice_is_a_mistake() -> None:
     """Of two values neither wins in silence."""
     assert problems("Supplement: true\nSupplement: false\n") == [("r.yaml:2 Supplement", "keep one of them")]
-
-
-@pytest.mark.parametrize(
-    "member", sorted(name for name, it in MEMBERS.items() if not it.built and "anonymize" in it.commands)
-)
-def test_what_is_not_built_is_refused(member: str) -> None:
-    """A member of Orthanc's body that has no effect yet is an error: a request is never obeyed in part."""
-    with pytest.raises(RequestError, match="not built yet"):
-        parse_request(f"{member}: true\n")
-    assert member not in schema()["properties"]
 
 
 BROKEN = {
@@ -179,3 +170,24 @@ def test_mistakes_in_safe_private_come_with_the_others() -> None:
         "r.yaml:2 Keep[0]",
         "r.yaml:3 SafePrivate[0]",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, True),
+        ({"EncryptAttributes": ["0008,0018"]}, True),
+        ({"EncryptAttributes": ["PatientName"]}, False),
+        ({"Transcode": "RLELossless"}, False),
+        ({"Force": True}, False),
+    ],
+)
+def test_lossy_pixels_never_get_their_sop_instance_uid_back(more: dict[str, Any], told: bool) -> None:
+    """Who is given the way back would else have other pixels under the original's UID (PS3.3 C.7.6.1.1.5)."""
+    text = json.dumps({"EncryptFor": [recipient().pem], "Transcode": "JPEG2000"} | more)
+    if told:
+        assert problems(text) == [
+            ("r.yaml:1 Transcode", "name in EncryptAttributes what else is encrypted, or add Force: true")
+        ]
+    else:
+        parse_request(text)

@@ -18,19 +18,20 @@ class Site:
     Args:
       folder: what it writes in; made where it is missing.
       key: None for a key of each run.
+      command: anonymize, modify, split or merge.
     """
 
-    def __init__(self, folder: Path, key: bytes | None = KEY, request: str = "") -> None:
-        self.folder, self.out = folder, folder / "out"
+    def __init__(self, folder: Path, key: bytes | None = KEY, request: str = "", command: str = "anonymize") -> None:
+        self.folder, self.out, self._command = folder, folder / "out", command
         self._key, self._request = key, request
         # A process resolves a reference to a key once, so that each key needs a reference of its own.
         self._variable = "SITE_KEY_" + hashlib.sha256(key or b"").hexdigest()[:8]
         folder.mkdir(parents=True, exist_ok=True)
 
     def run(self, files: Iterable[Path], *more: str, output: str = "out", status: int = 0) -> Result:
-        """Anonymize some files into one of its outputs; its crosswalk and audit are the same for all of them."""
+        """Carry out its request over some files, into one of its outputs; its crosswalk and audit are the same for all of them."""
         (self.folder / "request.yaml").write_text(self._request)
-        command = ["anonymize", "--output", str(self.folder / output), "--request", str(self.folder / "request.yaml")]
+        command = [self._command, "--output", str(self.folder / output), "--request", str(self.folder / "request.yaml")]
         command += ["--audit", str(self.folder / "audit"), "--restricted", str(self.folder / "restricted"), *more]
         for file in files:
             command += ["--input", str(file)]

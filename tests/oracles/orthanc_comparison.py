@@ -1,4 +1,4 @@
-"""Two de-identified copies of the same instances, told apart element by element, up to the names that each made up.
+"""Two copies of the same instances, de-identified or modified by two tools, told apart element by element, up to the names that each made up.
 
 Which differences are as they should be is said in orthanc_differences.yaml; how the copies were made isn't known here.
 """
@@ -85,7 +85,7 @@ Where = tuple[tuple[int, int], ...]  # (tag, number of the Item) of what enclose
 
 
 class Body:
-    """Which members of an anonymize body name an element."""
+    """Which members of a body name an element."""
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         self._named = [
@@ -166,10 +166,11 @@ class Comparison:
     Args:
       edition: of Table E.1-1.
       body: the request.
+      pseudonyms: whether each tool makes up names and IDs of patients.
     """
 
-    def __init__(self, edition: str, body: Mapping[str, Any]) -> None:
-        self._edition, self._body = edition, Body(body)
+    def __init__(self, edition: str, body: Mapping[str, Any], pseudonyms: bool = True) -> None:
+        self._edition, self._body, self._pseudonyms = edition, Body(body), pseudonyms
         self._codes = codes(edition)
         self._names = Names()
         self._roles: dict[bytes, set[int]] = {}  # the attributes that bear a UID
@@ -212,7 +213,7 @@ class Comparison:
         if isinstance(ours, Leaf) and isinstance(theirs, Leaf):
             if ours.vr != theirs.vr and ours.value.rstrip(b" \0") == theirs.value.rstrip(b" \0"):
                 return "vr " + ours.vr, "vr " + theirs.vr
-            if tag in (PATIENT_NAME, PATIENT_ID) and states == ("new", "new") and not replaced:
+            if self._pseudonyms and tag in (PATIENT_NAME, PATIENT_ID) and states == ("new", "new") and not replaced:
                 return None if self._names.agree(hex(tag), ours.value, theirs.value) else ("new", "unlinked")
             if states == ("mapped", "mapped") and not replaced:
                 return self._uids(ours.value.split(b"\\"), theirs.value.split(b"\\"))

@@ -11,8 +11,19 @@ from typing import Final
 import pydicom
 
 from dicomveil import standard
-from dicomveil.testing import CT, IMPLICIT, Syntax, minimal, part10, write_demo_study
+from dicomveil.testing import CT, EXPLICIT, IMPLICIT, Syntax, minimal, part10, write_demo_study
 from tests.corpora import instances, label
+from tests.oracles.random_projects import (
+    SOP_CLASSES,
+    Target,
+    Tree,
+    evidence,
+    images,
+    merged,
+    private,
+    stored,
+    structures,
+)
 
 VALUES: Final[dict[str, str | bytes]] = {
     "AE": "BODOX", "AS": "047Y", "AT": b"\x10\0\x10\0", "CS": "BODOX", "DA": "19530417", "DS": "47.11", "DT": "19530417101112",
@@ -113,6 +124,67 @@ def awkward(folder: Path) -> list[Path]:
         uid = (0x00080018, e(0x00080018, "UI", f"1.2.3.4.5.{number}"))
         paths.append(folder / f"{number}.dcm")
         paths[-1].write_bytes(part10(minimal(Syntax(), *held, uid, *own)))
+    return paths
+
+
+def clinic(folder: Path) -> list[Path]:
+    """Three studies of two people that refer to each other, in three character sets, with sequences of the Patient and
+    General Study Modules in one of them.
+
+    Its names are those of their series and, in it, of the instances; the last shares the UID of its series.
+    """
+    latin, unicode, kanji = (
+        (name.encode(charset), text.encode(charset))
+        for name, text, charset in (
+            ("M\xfcller^J\xf6rg ", "Sch\xe4del", "latin-1"),
+            ("M\xfcller^J\xf6rg=\u5c71\u7530", "Sch\xe4del \u5c71 ", "utf-8"),
+            ("Yamada^Tarou=\u5c71\u7530^\u592a\u90ce", "Schaedel", "iso2022_jp"),
+        )
+    )
+    code = {"CodeValue": "X", "CodingSchemeDesignator": "99LOCAL", "CodeMeaning": "Chest"}
+    modules: Tree = {
+        "OtherPatientIDsSequence": [{"PatientID": "4799", "TypeOfPatientID": "TEXT"}],
+        "ProcedureCodeSequence": [code, code | {"CodeMeaning": latin[1]}],
+        "ReferencedStudySequence": [{"ReferencedSOPClassUID": "1.2.3", "ReferencedSOPInstanceUID": "1.2.3.9.4"}],
+        "PatientBirthDate": "19530417", "PatientSex": "F", "StudyTime": "101112", "AccessionNumber": "A1", "StudyID": "S1",
+        "StudyDescription": latin[1], "PatientComments": latin[1], "OtherPatientIDs": "4798",
+    }  # fmt: skip
+    other: Tree = {
+        "StudyDate": "20240405",
+        "AccessionNumber": "B2",
+        "PatientSize": "1.70",
+        "IssuerOfPatientID": "ELSEWHERE",
+    }
+    strange: Tree = {"00110001 LO": "nobody's", "00310010 LO": "ODD", "00311001 OB": b"\1\2\3"}
+    kinds = {
+        "1.1": ("image", latin, modules), "1.2": ("image", latin, modules), "1.3": ("report", latin, modules),
+        "1.4": ("structures", latin, modules),
+        "2.1": ("image", unicode, other), "2.2": ("presentation", unicode, other), "3.1": ("image", kanji, strange),
+    }  # fmt: skip
+    characters = {latin: "ISO_IR 100", unicode: "ISO_IR 192", kanji: "\\ISO 2022 IR 87"}
+    folder.mkdir(parents=True, exist_ok=True)
+    there = {}
+    for number, (kind, *_) in kinds.items():
+        study, at = number.split(".")
+        series = f"1.2.3.6.{study}.{'12345'[int(at) // 2]}"
+        frame, patient = f"1.2.3.6.{study}.9", "CLINIC-2" if study == "3" else "CLINIC-1"
+        instance = series if study == "3" else f"{series}.{at}"
+        there[number] = Target(SOP_CLASSES[kind], instance, series, f"1.2.3.6.{study}", frame, patient)
+    refers = {
+        "1.2": [images(there["1.1"]), private(there["1.1"])],
+        "1.3": [evidence(there["1.1"]), evidence(there["1.2"]), evidence(there["2.1"])],
+        "1.4": [structures(there["1.1"]), structures(there["1.2"])],
+        "2.2": [images(there["2.1"]), images(there["1.1"]), images(there["3.1"])],
+    }
+    paths = []
+    for number, (_, text, more) in kinds.items():
+        names: Tree = {
+            "SpecificCharacterSet": characters[text], "PatientName": text[0], "SeriesDescription": text[1],
+            "InstanceNumber": number[-1],
+        }  # fmt: skip
+        syntax = IMPLICIT if number == "2.1" else EXPLICIT
+        paths.append(folder / f"{number}.dcm")
+        paths[-1].write_bytes(stored(there[number], merged([names, more, *refers.get(number, [])]), syntax))
     return paths
 
 

@@ -120,6 +120,11 @@ def presentation(target: Target) -> Tree:
     }
 
 
+def pictured(target: Target) -> Tree:
+    """A presentation state's own way to name images; those of another study it can blend alone."""
+    return {"BlendingSequence": presentation(target)["BlendingSequence"]}
+
+
 def frames(target: Target) -> Tree:
     """The other attributes that name a frame of reference."""
     return {
@@ -154,6 +159,12 @@ def taken_away(target: Target) -> Tree:
         "OriginalAttributesSequence": [{"ModifiedAttributesSequence": [{"StudyInstanceUID": target.study}]}],
         "ReferencedPatientSequence": [reference(target)],
     }
+
+
+def of_study(target: Target) -> Tree:
+    """A study by its class and "instance", and what it was called before."""
+    study = {"ReferencedSOPClassUID": STUDY_CLASS, "ReferencedSOPInstanceUID": target.study}
+    return taken_away(target) | {"ReferencedStudySequence": [study]}
 
 
 def people(target: Target) -> Tree:
@@ -209,6 +220,21 @@ SHAPES = [
 ]  # fmt: skip
 
 
+def shapes_for(own: Target) -> list[Callable[[Target], Tree]]:
+    """The shapes, but that what the Common Instance Reference Module lists stands in the sequence where it belongs."""
+
+    def listed(target: Target) -> Tree:
+        return of_series(target) if target.study == own.study else of_other_studies(target)
+
+    misplaced = (of_series, of_other_studies, presentation, taken_away)
+    return [*(shape for shape in SHAPES if shape not in misplaced), listed, listed, pictured, of_study]
+
+
+def shapes_of_instances(own: Target) -> list[Callable[[Target], Tree]]:
+    """The same without what the instances of a study share: merge takes that over."""
+    return [shape for shape in shapes_for(own) if shape is not of_study]
+
+
 def merged(trees: list[Tree]) -> Tree:
     """One data set of several: Items one behind the other, and of two values the first."""
     found: Tree = {}
@@ -256,11 +282,14 @@ def stored(target: Target, tree: Tree, syntax: str = EXPLICIT, undefined: bool =
 
 
 @st.composite
-def projects(draw: st.DrawFn, most: int = 3) -> list[Made]:
+def projects(
+    draw: st.DrawFn, most: int = 3, shapes: Callable[[Target], list[Callable[[Target], Tree]]] = lambda own: SHAPES
+) -> list[Made]:
     """A project of a few instances; frames of reference and names are shared as they please.
 
     Args:
       most: patients, studies a patient, series a study and instances a series, at most.
+      shapes: in which an instance may refer to others.
     """
     odd = draw(st.lists(st.sampled_from(MALFORMED), unique=True, max_size=6))
     counter = iter(range(1, 10_000))
@@ -285,14 +314,17 @@ def projects(draw: st.DrawFn, most: int = 3) -> list[Made]:
                     kind = draw(st.sampled_from(sorted(SOP_CLASSES)))
                     targets.append(Target(SOP_CLASSES[kind], name(), series_uid, study, frame, f"MRN{patient}"))
     absent = [Target(CT, name(), name(), name(), name(), f"MRN{9 + number}") for number in range(2)]
+    absent += [draw(st.sampled_from(targets))._replace(sop_class=CT, sop_instance=name())]  # of a series that is there
     reachable = st.sampled_from([*targets, *absent])
-    return [Made(target, draw(_contents(target, reachable))) for target in targets]
+    return [Made(target, draw(_contents(target, reachable, shapes(target)))) for target in targets]
 
 
 @st.composite
-def _contents(draw: st.DrawFn, target: Target, reachable: st.SearchStrategy[Target]) -> bytes:
-    shapes = draw(st.lists(st.sampled_from(SHAPES), max_size=4))
-    tree = merged([shape(draw(reachable)) for shape in shapes])
+def _contents(
+    draw: st.DrawFn, target: Target, reachable: st.SearchStrategy[Target], shapes: list[Callable[[Target], Tree]]
+) -> bytes:
+    drawn = draw(st.lists(st.sampled_from(shapes), max_size=4))
+    tree = merged([shape(draw(reachable)) for shape in drawn])
     return stored(
         target, tree, draw(st.sampled_from([EXPLICIT, EXPLICIT, IMPLICIT, BIG, DEFLATED])), draw(st.booleans())
     )

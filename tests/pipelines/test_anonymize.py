@@ -18,6 +18,7 @@ import pydicom
 import pytest
 
 from dicomveil.errors import REASONS
+from dicomveil.orthanc_ids import resource_id
 from dicomveil.testing import EXPLICIT, PLANTED, Syntax, minimal, part10, write_demo_study
 from tests.corpora import BUNDLED, KEY
 
@@ -423,20 +424,29 @@ def test_the_order_of_inputs_is_no_question(tmp_path: Path) -> None:
 
 
 def test_the_summary_names_what_is_there(tmp_path: Path) -> None:
-    """Resources are the studies that stand in the output, none that was set aside; and an empty input is remarked on."""
+    """Resources are what stands in the output, nothing that was set aside; and an empty input is remarked on."""
     folder = tmp_path / "in"
     folder.mkdir()
     said = run("anonymize", "--input", folder, "--output", tmp_path / "out")
     assert "Nothing was found below --input." in said.stdout
+    summary = json.loads((tmp_path / "out-audit" / "summary.json").read_bytes())
+    assert summary["Resources"] == [] and not {"ID", "Type", "Path", "PatientID"} & summary.keys()
     (folder / "good").write_bytes(instance("1.2.3.1", study="1.2.9.1"))
     for name, patient in (("one", "MRN1"), ("other", "MRN2")):
         (folder / name).write_bytes(instance(f"1.2.3.{len(name)}", study="1.2.9.2", patient=patient))
     said = run("anonymize", "--input", folder, "--output", tmp_path / "out", status=3)
     assert REASONS["patient-conflict"].remedy in " ".join(said.stdout.split())
     summary = json.loads((tmp_path / "out-audit" / "summary.json").read_bytes())
-    (study,) = summary["Resources"]
     (name,) = contents(tmp_path / "out")
-    assert name.startswith(f"{study['Path']}/") and summary["ResourcesCount"] == 1
+    assert [it["Type"] for it in summary["Resources"]] == ["Instance", "Series", "Study", "Patient"]
+    for depth, found in enumerate(reversed(summary["Resources"]), 1):
+        assert found["Output"] == "/".join(name.split("/")[:depth])
+        assert found["ID"] == resource_id(*found["Identifiers"].values())
+        assert found["ID"] != resource_id("MRN1", "1.2.9.1", "1.2.3", "1.2.3.1")
+    assert summary["ResourcesCount"] == {"Instance": 1, "Series": 1, "Study": 1, "Patient": 1}
+    study, patient = summary["Resources"][2:]
+    assert (summary["Type"], summary["ID"], summary["Path"]) == ("Study", study["ID"], f"/studies/{study['ID']}")
+    assert summary["PatientID"] == patient["ID"] and summary["ParentResources"] == []
     assert (summary["InstancesCount"], summary["FailedInstancesCount"]) == (3, 2)
 
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from pipelines import anonymize, execute
+from pipelines import course, execute
 from pipelines.cli import cli
 from tests.corpora import KEY
 from tests.pipelines.test_anonymize import contents, table
@@ -486,8 +486,8 @@ def test_what_a_run_had_written_when_it_died_counts(site: Site, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(execute, "build", die)
-        patch.setattr(anonymize, "SLICE", 1)
-        patch.setattr(anonymize.plan, "slices", lambda verdict, size: [[it] for it in sorted(verdict.buckets)])
+        patch.setattr(course, "SLICE", 1)
+        patch.setattr(course.plan, "slices", lambda verdict, size: [[it] for it in sorted(verdict.buckets)])
         site.run(only=first, status=1)
     assert len(site.instances()) == 1
     site.run(only=[site.put("c", uid="1.2.3", patient="4711"), site.put("d", uid="1.2.4", study="1.2.3.2")], status=0)
