@@ -247,7 +247,9 @@ def _versions(crosswalks: tuple[str, ...]) -> list[str]:
 
 
 def selected(request: Request, key: KeyReference) -> str:
-    """Stands for what a request selects, and the study that it is split from or merged into."""
+    """Stands for what a request selects, and the study that it is split from or merged into; "" for everything."""
+    if not request.selects:
+        return ""
     study = (request.study.role, request.study.id) if request.study else ()
     return key.keys().token("selection", request.selection, repr(study).encode())
 
