@@ -293,3 +293,16 @@ def test_a_kept_list_of_references_stays_though_its_study_is_torn(tmp_path: Path
     assert done.after["P1/S/B/1"][evidence] == archive.before["P1/S/B/1"][evidence]
     assert done.after["P1/S/A/2"][evidence] != archive.before["P1/S/A/2"][evidence]
     assert "1 original UID" in done.said or "original UIDs" in done.said
+
+
+def test_what_anonymize_selects_is_released_alone_and_the_rest_joins_it_later(tmp_path: Path) -> None:
+    """Resources select for anonymize too, at mixed levels; the whole in parts is the whole at once."""
+    archive = Archive(tmp_path, TORN)
+    part = archive.run("anonymize", {"Resources": [{"SeriesInstanceUID": "$A"}, "@P2"]})
+    assert part.after.keys() == {"P1/S/A/1", "P1/S/A/2", "P2/T/C/1"}
+    assert part.outcomes["P1/S/R/1"] == "not-selected"
+    archive.run("anonymize")
+    archive.run("anonymize", output="alone")
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+    refused = archive.run("anonymize", {"Resources": [{"PatientID": "P9"}]}, output="none", status=2)
+    assert "Resources[0]: there is no such patient" in refused.said and not refused.output.exists()
