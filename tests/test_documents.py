@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pydicom
@@ -117,14 +118,15 @@ def test_every_option_is_documented() -> None:
 # ------------------------------------------------------------------------------------------------------------ Orthanc
 
 
-def known_tests() -> set[str]:
+@cache
+def known_tests() -> frozenset[str]:
     """The names of all tests, and of the cases after Orthanc's."""
     functions = {
         name
         for path in ROOT.glob("tests/**/test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), re.M)
     }
-    return functions | {case["name"] for path in CASES for case in yaml.safe_load(path.read_text("utf-8"))}
+    return frozenset(functions | {case["name"] for path in CASES for case in yaml.safe_load(path.read_text("utf-8"))})
 
 
 @pytest.mark.parametrize("name", ["What differs", "Defects that are not repeated", "Orthanc's own tests"])

@@ -160,6 +160,7 @@ def check(made: list[list[str]], heading: str) -> None:
 
 @pytest.mark.skipif(not HAS_DCMTK, reason=NO_DCMTK)
 @pytest.mark.skipif(bool(UNAVAILABLE), reason=f"no codec is installed for {', '.join(UNAVAILABLE)}")
+@pytest.mark.long
 def test_pydicoms_files() -> None:
     """docs/transcoding.md tells what becomes of each of pydicom's files; what is lossless is equal, pixel by pixel."""
     check(of_bundled(), "pydicom's test files")
