@@ -126,7 +126,7 @@ class _Reading:
         self._check_modules()
         resources = tuple(self._resources(sound))
         study = self._study(sound)
-        transcode = self._transfer_syntax(sound, options)
+        transcode = self._transfer_syntax(sound, options, encrypt_attributes)
         level = self._level(sound, replace, keep)
         self._check_source(sound, options, level)
         self._check_selection(sound)
@@ -246,11 +246,16 @@ class _Reading:
             elif path.attribute.tag not in standard.study_modules():
                 self._tell(way, "is of neither the Patient nor the General Study Module", "use dicomveil modify for it")
 
-    def _transfer_syntax(self, sound: dict[str, Any], options: tuple[str, ...]) -> str:
-        """The UID of Transcode."""
+    def _transfer_syntax(self, sound: dict[str, Any], options: tuple[str, ...], encrypted: tuple[int, ...]) -> str:
+        """The UID of Transcode.
+
+        Args:
+          encrypted: the tags of EncryptAttributes.
+        """
         asked = str(sound.get("Transcode", "")).strip()
+        quality = sound.get("LossyQuality", Request.lossy_quality) != Request.lossy_quality
         if not asked:
-            if sound.get("LossyQuality", Request.lossy_quality) != Request.lossy_quality:
+            if quality:
                 self._tell(("LossyQuality",), "has no effect", "add Transcode: JPEGBaseline8Bit or its like")
             return ""
         try:
@@ -258,32 +263,21 @@ class _Reading:
         except syntaxes.NotProduced as unknown:
             self._tell(("Transcode",), unknown.what, unknown.remedy)
             return ""
-        if sound.get("LossyQuality", Request.lossy_quality) != Request.lossy_quality and not syntax.lossy:
+        if quality and not syntax.lossy:
             self._tell(("LossyQuality",), "has no effect on a lossless syntax", "leave it out")
-        if syntax.lossy and "RetainUIDs" in options and not sound.get("Force"):
+        changes = syntax.lossy and not sound.get("Force")
+        if changes and "RetainUIDs" in options:
             self._tell(
                 ("Transcode",), "changes pixels, so SOP Instance UIDs can't stay", "add Force: true if they must"
             )
-        sealed = [str(it) for it in sound.get("EncryptAttributes", [])]
-        if (
-            syntax.lossy
-            and sound.get("EncryptFor")
-            and not sound.get("Force")
-            and (not sealed or any(self._seals_instance(it) for it in sealed))
-        ):
+        seals = not sound.get("EncryptAttributes") or _SOP_INSTANCE in encrypted
+        if changes and sound.get("EncryptFor") and seals:
             self._tell(
                 ("Transcode",),
                 "changes pixels, and EncryptFor lets them have their SOP Instance UID again",
                 "name in EncryptAttributes what else is encrypted, or add Force: true",
             )
         return syntax.uid
-
-    def _seals_instance(self, text: str) -> bool:
-        """Whether an entry of EncryptAttributes is the SOP Instance UID."""
-        try:
-            return parse_path(text, self._private).attribute.tag == _SOP_INSTANCE
-        except NameProblem:
-            return False
 
     def _check_issuers(self, sound: dict[str, Any]) -> None:
         """An issuer counts everywhere or nowhere: one modality often leaves it out, and would make another patient."""

@@ -4,7 +4,6 @@ The codes are those of PS3.16 CID 7050, the demands those of PS3.15 E.1.1 (items
 """
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Final, NamedTuple
 
 from dicomveil import standard
@@ -43,7 +42,7 @@ def breaches(request: Request) -> Iterator[Breach]:
             code, _ = code_of(row, request.options)
             if code != "K" and _matches(path.attribute, row.tag):
                 yield Breach(f"Keep {path.text()}", f"{row.tag} {row.name} {row.basic}")
-        if any(path.attribute.matches(tag) for tag in _sequences()):
+        if any(path.attribute.matches(tag) for tag in standard.sequences()):
             yield Breach(f"Keep {path.text()}", "whatever stands in the sequence stays")
         if any(path.attribute.matches(group << 16 | 0x0102) for group in _OVERLAYS):
             yield Breach(f"Keep {path.text()}", "(60xx,3000) Overlay Data, in bits of the pixels")
@@ -131,7 +130,7 @@ def _matches(attribute: Attribute, tag: str) -> bool:
 
 def _may_date(attribute: Attribute) -> bool:
     """Whether what is named is a date that counts, or may hold one: a sequence, a private element."""
-    if attribute.private or any(attribute.matches(tag) for tag in _sequences()):
+    if attribute.private or any(attribute.matches(tag) for tag in standard.sequences()):
         return True
     dates = {
         standard.tag_number(row.tag)
@@ -140,11 +139,6 @@ def _may_date(attribute: Attribute) -> bool:
     }
     dates |= {tag for tag in _supplemented("X", "Z", "D", "X/Z", "X/D", "Z/D", "X/Z/D") if vr_of(tag) in ("DA", "DT")}
     return any(attribute.matches(tag) for tag in dates)
-
-
-@cache
-def _sequences() -> tuple[int, ...]:
-    return tuple(tag for tag, element in standard.dictionary().items() if element.vr == "SQ")
 
 
 def _supplemented(*actions: str) -> Iterator[int]:

@@ -1,7 +1,6 @@
 """The engine without Beam: one instance in memory, de-identified."""
 
 from collections.abc import Iterator
-from typing import Final
 
 from dicomveil.compile import compile_request
 from dicomveil.errors import Problem, RequestError, Unsuitable
@@ -13,14 +12,6 @@ from dicomveil.rewrite import Rewriter, Rewritten
 from dicomveil.scan import InstanceScan, identify, scan_opened
 from dicomveil.stream import BytesSource
 from dicomveil.study import lone_study_map
-
-_NEEDS_A_RUN: Final = {
-    "ExternalReferences": "needs to know which instances there are, which one alone can't tell",
-    "Resources": "selects among instances, and here is one",
-    "Transcode": "is carried out in processes of their own, which a run has",
-    "KeepSource": "is about files, and here are none",
-}
-_REMEDY: Final = "use dicomveil anonymize"
 
 
 class Deidentifier:
@@ -43,7 +34,7 @@ class Deidentifier:
     def __init__(self, request: Request | None = None, *, key: bytes | str) -> None:
         self._keys = Keys(parse_key(key.encode()) if isinstance(key, str) else key)
         self._request = request or Request()
-        if problems := tuple(Problem(name, _NEEDS_A_RUN[name], _REMEDY) for name in _needing_a_run(self._request)):
+        if problems := tuple(_needing_a_run(self._request)):
             raise RequestError(problems)
         self._identities = Identities(self._keys, self._request)
         self._rewriter = Rewriter(compile_request(self._request), self._keys)
@@ -69,12 +60,17 @@ class Deidentifier:
         return self._rewriter.rewrite_opened(instance, scan, lone_study_map(scan, self._identities))
 
 
-def _needing_a_run(request: Request) -> Iterator[str]:
-    """The members that one instance alone can't be obeyed by."""
-    asked = {
-        "ExternalReferences": request.external_references == "remove",
-        "Resources": bool(request.resources),
-        "Transcode": bool(request.transcode),
-        "KeepSource": not request.keep_source,
-    }
-    yield from (name for name, it in asked.items() if it)
+def _needing_a_run(request: Request) -> Iterator[Problem]:
+    """What one instance alone can't be obeyed by."""
+    for member, asked, why in (
+        (
+            "ExternalReferences",
+            request.external_references == "remove",
+            "needs to know which instances there are, which one alone can't tell",
+        ),
+        ("Resources", request.resources, "selects among instances, and here is one"),
+        ("Transcode", request.transcode, "is carried out in processes of their own, which a run has"),
+        ("KeepSource", not request.keep_source, "is about files, and here are none"),
+    ):
+        if asked:
+            yield Problem(member, why, "use dicomveil anonymize")

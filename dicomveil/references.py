@@ -147,7 +147,7 @@ class Ahead:
                 if depth:
                     self._name(item, tag, start, value, stop)
                 continue
-            if vr not in (b"SQ", b"UN", b"") or tag not in _sequences() or not _entered(node[tag]):
+            if vr not in (b"SQ", b"UN", b"") or tag not in standard.sequences() or not _entered(node[tag]):
                 if stop < 0:
                     window.after = skip(window, value, end, encoding, vr, tag, depth)
                 continue
@@ -184,14 +184,9 @@ class Ahead:
 
 
 @cache
-def _sequences() -> frozenset[int]:
-    return frozenset(tag for tag, element in standard.dictionary().items() if element.vr == "SQ")
-
-
-@cache
 def _quiet() -> frozenset[int]:
     """Plain elements that say nothing here."""
-    return frozenset(standard.dictionary().keys() - _sequences() - set(_OWN))
+    return frozenset(standard.dictionary().keys() - standard.sequences() - set(_OWN))
 
 
 def _entered(decision: Decision | None) -> bool:

@@ -171,7 +171,7 @@ class _Regrouping:
     def _elements(self, begin: int, end: int, delimited: bool, encoding: Encoding) -> Iterator[_Element]:
         window = self._window
         for tag, vr, start, value, stop in encoding.elements(window, begin, end, delimited):
-            if tag in _sequences() and vr in (b"SQ", b"UN", b""):
+            if tag in standard.sequences() and vr in (b"SQ", b"UN", b""):
                 found = tuple(self._items(tag, vr, value, stop, end, encoding))
                 window.after = stop if stop >= 0 else window.after
                 yield _Element(tag, vr, b"", found)
@@ -315,12 +315,7 @@ def _tag(element: _Element) -> int:
 
 
 @cache
-def _sequences() -> frozenset[int]:
-    return frozenset(tag for tag, element in standard.dictionary().items() if element.vr == "SQ")
-
-
-@cache
 def _quiet() -> frozenset[int]:
     """Plain elements that say nothing here; those that the two lists stand between are met one by one."""
-    plain = standard.dictionary().keys() - _sequences()
+    plain = standard.dictionary().keys() - standard.sequences()
     return frozenset(tag for tag in plain if tag < _SAME_STUDY or tag >> 16 > 0x0020)

@@ -158,7 +158,7 @@ def read_sequence(instance: Instance, start: int, stop: int) -> None:
 @cache
 def _watched() -> dict[int, str]:
     """What the scan looks at, by tag: the role of a UI attribute that is mapped, or that it is a sequence."""
-    sequences = {tag: _SEQUENCE for tag, element in standard.dictionary().items() if element.vr == "SQ"}
+    sequences = dict.fromkeys(standard.sequences(), _SEQUENCE)
     roles = {tag: uid.role for tag, uid in standard.uid_attributes().items() if uid.role != "definition"}
     return sequences | roles
 
@@ -171,9 +171,10 @@ def _quiet_in_items(listening: bool) -> frozenset[int]:
 
 
 @cache
-def _quiet(listening: bool) -> frozenset[int]:
+def _quiet(listening: bool, describing: bool) -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
-    return _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA} - DESCRIBING.keys()
+    quiet = _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA}
+    return quiet - DESCRIBING.keys() if describing else quiet
 
 
 @cache
@@ -227,7 +228,7 @@ class _Scan:
     ) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
         window, watched = self.window, _watched()
-        quiet = _quiet(self._listening) if top else _quiet_in_items(self._listening)
+        quiet = _quiet(self._listening, self._describing) if top else _quiet_in_items(self._listening)
         patient = ""
         for tag, vr, start, value, stop in encoding.elements(
             window, position, end, delimited, quiet, not self._private

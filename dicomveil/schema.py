@@ -33,10 +33,10 @@ class Member(NamedTuple):
     commands: tuple[str, ...] = ("anonymize",)
 
 
-_IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _RESOURCE: Final = {
     "type": ["string", "object"],
-    "properties": {name: {"type": "string"} for name in _IDENTIFIERS},
+    "properties": {name: {"type": "string"} for name in IDENTIFIERS},
     "additionalProperties": False,
     "minProperties": 1,
     "maxProperties": 1,

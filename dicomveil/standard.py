@@ -179,6 +179,12 @@ def dictionary() -> dict[int, Element]:
 
 
 @cache
+def sequences() -> frozenset[int]:
+    """The tags of all attributes of PS3.6 that are sequences."""
+    return frozenset(tag for tag, element in dictionary().items() if element.vr == "SQ")
+
+
+@cache
 def registered_uids() -> frozenset[str]:
     """Every UID value that PS3.6 registers: never anybody's identifier, compared exactly and never by root."""
     return frozenset(uid for uid, _, _ in lines("uids.csv"))

@@ -4,6 +4,7 @@ Nothing here decides what an element means or what becomes of it. Positions are 
 the data set's source; a length that isn't known is -1, never the encoded FFFFFFFFH.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Container, Generator, Iterator
@@ -86,6 +87,20 @@ class BytesSource:
 
     def read(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+
+class FileSource:
+    """An open file, read where it is asked for.
+
+    Args:
+      size: of it, in bytes.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor, self.size = descriptor, size
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
 
 
 class InflatedSource:

@@ -49,6 +49,7 @@ from dicomveil.stream import (
     PIXEL_DATA,
     UNDEFINED,
     BytesSource,
+    FileSource,
     Source,
     Window,
     skip,
@@ -149,17 +150,9 @@ def _opened(path: str) -> Iterator[Source]:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
-        yield BytesSource(os.pread(descriptor, size, 0)) if size <= _IN_MEMORY else _OpenFile(descriptor, size)
+        yield BytesSource(os.pread(descriptor, size, 0)) if size <= _IN_MEMORY else FileSource(descriptor, size)
     finally:
         os.close(descriptor)
-
-
-class _OpenFile:
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self.size = descriptor, size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
 
 
 def _copied(source: Source, start: int, stop: int) -> Iterator[bytes]:

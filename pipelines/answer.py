@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from dicomveil import orthanc_ids
 from dicomveil.request import Request
 from dicomveil.rewrite import Place
+from dicomveil.schema import IDENTIFIERS
 from transforms.records import DEIDENTIFIED, MODIFIED
 from transforms.token_sort import TOKEN, TokenSort, token_halves
 
@@ -21,7 +22,6 @@ MOST_RESOURCES: Final = 10_000
 """How many of each level are named."""
 LEVELS: Final = tuple(orthanc_ids.ROUTES)
 """From the top: Patient, Study, Series, Instance."""
-IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 _COLUMNS: Final = ("patient_id", "study_instance_uid", "series_instance_uid", "sop_instance_uid", "name", "outcome")
 _ROWS: Final = 1 << 16
 _SCHEMA: Final = pa.schema([("token", TOKEN)])

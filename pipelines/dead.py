@@ -79,7 +79,9 @@ def _names_before(folder: Path, state: dict[str, Any]) -> Iterator[str]:
 def _planned_names(folder: Path, state: dict[str, Any], keys: Keys) -> Iterator[str]:
     told, command = json.dumps(state["request"]), state.get("command", "anonymize")
     request = parse_request(told, command=command, selecting=False)
-    rewriting = Rewriting(replace(request, scope=state.get("scope", "")), str(folder / "target.dcm"), keys)
+    rewriting = Rewriting(
+        replace(request, scope=state["fingerprints"].get("scope", "")), str(folder / "target.dcm"), keys
+    )
     for bucket in range(plans.BUCKETS):
         maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(str(folder), bucket)}
         for planned in plans.read_instances(str(folder), bucket):

@@ -19,8 +19,6 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from dicomveil.alterations import scope_of
-from dicomveil.compile import fingerprint_of
 from dicomveil.request import Request
 from pipelines import runs
 from pipelines.runs import Places, RunRefused
@@ -50,12 +48,16 @@ class EndedRun:
     Attributes:
       parts: of its tables, by zone.
       outputs: every folder that a run of this restricted zone writes to.
+      ephemeral: whether it had a key of its own.
+      finished: the runs of this restricted zone that have a manifest.
     """
 
     id: str
     places: Places
     parts: dict[str, list[dict[str, Any]]]
     outputs: tuple[str, ...]
+    ephemeral: bool
+    finished: frozenset[str]
 
     def tables(self, zone: str, table: str) -> dict[str, Path]:
         """The parts of a table by their names in its folder."""
@@ -228,12 +230,10 @@ def unfinished(where: Places, request: Request, key: str | None, anew: bool = Fa
     if request.keep_source or key is None:
         return None
     reference = secrets.refer(key)
-    asked = {"request": request.fingerprint, "table": fingerprint_of(request), "key": reference.fingerprint}
-    if request.alters:
-        asked["scope"] = scope_of(request, reference.keys())
-    selection = runs.selected(request, reference)
+    asked, selection = runs.fingerprints(request, reference), runs.selected(request, reference)
+    places = json.loads(json.dumps(vars(where)))
     for it in reversed(runs.manifests(where.restricted)):
-        same = it.get("places") == json.loads(json.dumps(vars(where))) and it["fingerprints"] == asked
+        same = it.get("places") == places and it["fingerprints"] == asked
         same = same and it.get("anew") == anew and it.get("selection", selection) == selection
         if same and it.get("whole") and not it.get("keep_source", True):
             return None if Purge(where.restricted, it["run"]).ended else it["run"]
@@ -266,7 +266,8 @@ def _ended(restricted: str, run_id: str) -> EndedRun:
     where = Places(**told | {name: tuple(told[name]) for name in ("inputs", "crosswalks")})
     outputs = {it["output"] for it in found.values() if "output" in it} | {where.audit, root}
     parts = {"restricted": manifest["parts"], "audit": _audit(where, run_id, manifest)}
-    return EndedRun(run_id, where, parts, tuple(sorted(map(os.path.realpath, outputs))))
+    writes = tuple(sorted(map(os.path.realpath, outputs)))
+    return EndedRun(run_id, where, parts, writes, manifest["ephemeral"], frozenset(found))
 
 
 def _audit(where: Places, run_id: str, manifest: dict[str, Any]) -> list[dict[str, Any]]:
@@ -289,15 +290,14 @@ def _ended_well(restricted: str, run_id: str) -> EndedRun:
       RunRefused: it has no key, or another run that has begun and not ended needs its sources or writes to its output.
     """
     run = _ended(restricted, run_id)
-    manifests = {it["run"]: it for it in runs.manifests(run.places.restricted)}
-    if manifests[run_id]["ephemeral"]:
+    if run.ephemeral:
         raise RunRefused(f"Run {run_id} had a key of its own, so its sources stay: what comes later can't fit.")
     for folder, state in runs.begun(run.places.restricted):
         other = state["places"]
         overlap = other["output"] == run.places.output or any(
             _within(mine, theirs) or _within(theirs, mine) for mine in run.places.inputs for theirs in other["inputs"]
         )
-        if runs.id_of(folder) not in manifests and overlap:
+        if runs.id_of(folder) not in run.finished and overlap:
             raise RunRefused(
                 f"Run {runs.id_of(folder)} has begun and not ended, and reads the same sources or writes to the same "
                 "output: run its command again, and purge then."

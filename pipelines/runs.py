@@ -59,7 +59,8 @@ class Run:
 
     Attributes:
       folder: its own, in the restricted zone.
-      fingerprints: of request, decision table and key; an output holds one set of them.
+      fingerprints: of request, decision table and key, and where identifiers are derived under the request its scope;
+        an output holds one set of them.
       resumed: whether it was begun by an earlier command that died.
       known: what is known before it.
       anew: whether conflicts that earlier runs met are settled anew.
@@ -79,12 +80,7 @@ class Run:
     @property
     def worker_request(self) -> Request:
         """The request as it travels to workers: without originals."""
-        return replace(self.request.for_workers(), scope=self.scope)
-
-    @property
-    def scope(self) -> str:
-        """Stands for the whole request, what it selects too, where new identifiers are derived under it."""
-        return scope_of(self.request, self.key.keys()) if self.request.alters else ""
+        return replace(self.request.for_workers(), scope=self.fingerprints.get("scope", ""))
 
     @property
     def selection(self) -> Path:
@@ -213,8 +209,7 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
       KeyRefused: the key can't be used.
     """
     _tidy(where.restricted)
-    fingerprints = {"request": request.fingerprint, "table": fingerprint_of(request)}
-    asked: dict[str, Any] = {"fingerprints": fingerprints, "anew": anew, "crosswalks": _versions(where.crosswalks)}
+    asked: dict[str, Any] = {"anew": anew, "crosswalks": _versions(where.crosswalks)}
     unfinished = _unfinished(where, request, asked, key)
     if unfinished:
         run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
@@ -226,9 +221,7 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
         run = Run(
             run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
         )
-    run.fingerprints, run.anew = fingerprints | {"key": run.key.fingerprint}, anew
-    if request.alters:
-        run.fingerprints["scope"] = run.scope
+    run.fingerprints, run.anew = fingerprints(request, run.key), anew
     if not overwrite:
         try:
             _refuse_mixture(run)
@@ -244,6 +237,12 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
 def _versions(crosswalks: tuple[str, ...]) -> list[str]:
     """Which versions of the crosswalks there are: a plan doesn't hold where the user has mended one."""
     return [found.version for file in crosswalk_files(crosswalks) for found in stores.list_objects(str(file.path))]
+
+
+def fingerprints(request: Request, key: KeyReference) -> dict[str, str]:
+    """Of what decides on an output; of a request under which identifiers are derived also the scope."""
+    told = {"request": request.fingerprint, "table": fingerprint_of(request), "key": key.fingerprint}
+    return told | ({"scope": scope_of(request, key.keys())} if request.alters else {})
 
 
 def selected(request: Request, key: KeyReference) -> str:
@@ -271,7 +270,6 @@ def _state(run: Run) -> dict[str, Any]:
         "command": run.request.command,
         "request": run.request.members(),
         "selection": selected(run.request, run.key),
-        "scope": run.scope,
         "fingerprints": run.fingerprints,
         "ephemeral": run.ephemeral,
         "anew": run.anew,
@@ -291,8 +289,8 @@ def _unfinished(where: Places, request: Request, asked: dict[str, Any], key: str
             found = reference or key_references.refer(f"file:{folder / 'key'}")
         except DicomveilError:
             continue
-        same = state["selection"] == selected(request, found)
-        if same and (asked["fingerprints"] | {"key": found.fingerprint}).items() <= state["fingerprints"].items():
+        same = state["fingerprints"] == fingerprints(request, found)
+        if same and state["selection"] == selected(request, found):
             if _overtaken(where.restricted, folder, found.fingerprint):
                 continue
             return {"id": id_of(folder), "key": found, "started": state["started"]}

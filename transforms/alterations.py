@@ -15,6 +15,7 @@ from dicomveil.study_map import StudyMap, lettered
 from dicomveil.uids import uid_token
 from transforms.records import Planned, PlannedStudy
 from transforms.secrets import KeyReference
+from transforms.study_groups import GroupByStudy
 
 _ASKED, _CHANGED = "asked", "changed"
 _MOVED: Final = ("study", "series", "instance")
@@ -38,9 +39,7 @@ class BuildAlterations(beam.PTransform):
     def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[PlannedStudy]:
         gathered = (
             planned
-            | "Scanned ones" >> beam.Filter(_has_study)
-            | "Key by study" >> beam.WithKeys(_study_token).with_output_types(tuple[str, Planned])
-            | "Group by study" >> beam.GroupByKey()
+            | "Of each study" >> GroupByStudy()
             | "Gather" >> beam.ParDo(_GatherFn(self._key, self._request)).with_output_types(_PAIR)
         )
         earlier = planned.pipeline | "Crosswalks" >> beam.Create(self._earlier, reshuffle=False).with_output_types(str)
@@ -60,14 +59,6 @@ class BuildAlterations(beam.PTransform):
             | "With answers" >> beam.CoGroupByKey()
             | "Settle" >> beam.MapTuple(_settled).with_output_types(PlannedStudy)
         )
-
-
-def _has_study(planned: Planned) -> bool:
-    return bool(planned.scan)
-
-
-def _study_token(planned: Planned) -> str:
-    return planned.study_token
 
 
 class _GatherFn(beam.DoFn):

@@ -7,8 +7,8 @@ import apache_beam as beam
 
 from dicomveil.pseudonyms import known_patient_id
 from dicomveil.scan import InstanceScan
-from transforms import stores
 from transforms.bundles import SeldomTwiceFn
+from transforms.notes import WriteNote
 from transforms.records import Planned
 from transforms.secrets import KeyReference
 
@@ -32,7 +32,7 @@ class CountIssuers(beam.PTransform):
             | "By patient" >> beam.GroupByKey()
             | "Several" >> beam.Filter(_several)
             | "Count" >> beam.CombineGlobally(beam.combiners.CountCombineFn()).without_defaults()
-            | "Note" >> beam.ParDo(_NoteFn(self._folder))
+            | "Note" >> WriteNote(Path(self._folder) / "issuers", str)
         )
 
 
@@ -58,11 +58,3 @@ class _IssuerFn(SeldomTwiceFn):
                 self._keys.derive("issued", patient.encode())[:8],
                 self._keys.derive("issuer", scan.issuer.encode())[:8],
             )
-
-
-class _NoteFn(beam.DoFn):
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def process(self, count: int) -> None:
-        stores.create_restricted(Path(self._folder) / "issuers", str(count).encode())

@@ -1,12 +1,11 @@
 """Every object listed has exactly one outcome: what is counted, and the record a slice leaves of it."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import apache_beam as beam
 
-from transforms import stores
+from transforms.notes import WriteListNote
 from transforms.records import Outcome, Planned, SourceObject
 
 Part = tuple[str, str, int]
@@ -39,13 +38,4 @@ class WriteSliceRecord(beam.PTransform):
         self._target = target
 
     def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection:
-        return parts | "To one" >> beam.combiners.ToList() | "Note" >> beam.ParDo(_RecordFn(self._target))
-
-
-class _RecordFn(beam.DoFn):
-    def __init__(self, target: str) -> None:
-        self._target = target
-
-    def process(self, parts: list[Part]) -> Iterator[None]:
-        stores.create_restricted(Path(self._target), json.dumps(sorted(parts)).encode())
-        yield from ()
+        return parts | "Note" >> WriteListNote(Path(self._target))

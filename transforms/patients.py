@@ -9,8 +9,8 @@ import apache_beam as beam
 
 from dicomveil.request import Request
 from dicomveil.scan import DESCRIBING, InstanceScan
-from transforms import stores
 from transforms.bundles import SeldomTwiceFn
+from transforms.notes import WriteListNote
 from transforms.records import Planned
 from transforms.secrets import KeyReference
 
@@ -29,7 +29,7 @@ class ComparePatients(beam.PTransform):
 
     def __init__(self, said: Path, key: KeyReference, request: Request) -> None:
         super().__init__()
-        self._said, self._describer = str(said), _DescribeFn(key, request)
+        self._said, self._describer = said, _DescribeFn(key, request)
 
     def expand(self, marked: beam.PCollection[Planned]) -> beam.PCollection:
         return (
@@ -39,8 +39,7 @@ class ComparePatients(beam.PTransform):
             | "Each once" >> beam.Distinct()
             | "The first" >> beam.combiners.Top.SmallestPerKey(_MOST)
             | "As said" >> beam.FlatMapTuple(_unkeyed)
-            | "To one" >> beam.combiners.ToList()
-            | "Note" >> beam.ParDo(_NoteSaidFn(self._said))
+            | "Note" >> WriteListNote(self._said)
         )
 
 
@@ -79,14 +78,6 @@ class _DescribeFn(SeldomTwiceFn):
         if tag in self._replaced:
             return self._replaced[tag].strip(" ^=\0")
         return "" if any(attribute.matches(tag) for attribute in self._removed) else own
-
-
-class _NoteSaidFn(beam.DoFn):
-    def __init__(self, said: str) -> None:
-        self._said = said
-
-    def process(self, said: list[Said]) -> None:
-        stores.create_restricted(Path(self._said), json.dumps(sorted(said)).encode())
 
 
 def contradictions(said: Path) -> list[str]:

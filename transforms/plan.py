@@ -5,7 +5,8 @@ from pathlib import Path
 
 import apache_beam as beam
 
-from transforms import plans, stores
+from transforms import plans
+from transforms.notes import WriteNote
 from transforms.outcomes import TokenSum
 from transforms.records import Planned, PlannedStudy
 
@@ -69,16 +70,14 @@ class SumListed(beam.PTransform):
 
     def expand(self, sources: beam.PCollection) -> beam.PCollection:
         return (
-            sources | "Count and sum" >> beam.CombineGlobally(TokenSum()) | "Note" >> beam.ParDo(_NoteFn(self._folder))
+            sources
+            | "Count and sum" >> beam.CombineGlobally(TokenSum())
+            | "Note" >> WriteNote(Path(self._folder) / "listed", _total)
         )
 
 
-class _NoteFn(beam.DoFn):
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def process(self, total: tuple[int, str]) -> None:
-        stores.create_restricted(Path(self._folder) / "listed", f"{total[0]} {total[1]}".encode())
+def _total(total: tuple[int, str]) -> str:
+    return f"{total[0]} {total[1]}"
 
 
 class ReadPlanned(beam.PTransform):

@@ -6,7 +6,6 @@ All of it lies under `purge/run=<id>/` in the restricted zone: `list-*.parquet`,
 that whoever finds them knows what was done, wherever the process died.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from transforms import stores
 from transforms.removals import Removal
-from transforms.tables import PURGE_LIST, PURGE_SETTLED, name_of
+from transforms.tables import PURGE_LIST, PURGE_SETTLED, encoded, name_of
 
 PART: Final = 1000
 PART_BYTES: Final = 1 << 32
@@ -42,7 +41,7 @@ class Purge:
         content: dict[str, Any] = {"parts": 0, "sources": 0, "bytes": 0, KEPT: 0}
         for part in _parts(removals):
             rows = [{_FIELDS.get(name, name): value for name, value in vars(it).items()} for it in part]
-            self._write(f"list-{content['parts']:05}.parquet", _table(rows, PURGE_LIST))
+            self._write(f"list-{content['parts']:05}.parquet", encoded(PURGE_LIST, rows))
             content["parts"] += 1
             content["sources"] += sum(not it.reason for it in part)
             content["bytes"] += sum(it.size for it in part if not it.reason)
@@ -89,7 +88,7 @@ class Purge:
             | dict(zip(("outcome", "reason"), outcomes[it.token], strict=True))
             for it in removals
         ]
-        self._write(f"settled-{part:05}.parquet", _table(rows, PURGE_SETTLED))
+        self._write(f"settled-{part:05}.parquet", encoded(PURGE_SETTLED, rows))
         (self._folder / f"intent-{part:05}.json").unlink(missing_ok=True)
 
     def counts(self) -> tuple[Counter[str], int]:
@@ -149,12 +148,6 @@ def _parts(removals: Iterable[Removal]) -> Iterator[list[Removal]]:
             part, size = [], 0
     if part:
         yield part
-
-
-def _table(rows: list[dict[str, Any]], schema: pa.Schema) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
 
 
 def _json(content: Any) -> bytes:

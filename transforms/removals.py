@@ -5,7 +5,6 @@ sources are removed, and in what order what is noted, is settled elsewhere.
 """
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dicomveil.errors import DicomveilError
+from dicomveil.stream import FileSource
 from transforms import stores
 
 _ENTER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_CHUNK: Final = 1 << 20
 
 
 class Reason(NamedTuple):
@@ -166,10 +165,7 @@ def _holds(descriptor: int, removal: Removal) -> bool:
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    digest = hashlib.sha256()
-    while chunk := os.read(descriptor, _CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest() == removal.sha256
+    return stores.sha256_of(FileSource(descriptor, status.st_size)) == removal.sha256
 
 
 def _look(name: str, folder: int) -> Seen:
@@ -202,11 +198,8 @@ def _source_folder(removal: Removal) -> Iterator[tuple[int, str]]:
         raise Kept("no-plain-file") from None
     if not path.is_absolute() or ".." in path.parts:
         raise Kept("no-plain-file")
-    try:
-        with entered(path.parent) as folder:
-            yield folder, path.name
-    except (OSError, ValueError) as failure:
-        raise Kept(reasons.get(getattr(failure, "errno", 0) or 0, "unreadable")) from None
+    with _kept_for(reasons, "unreadable"), entered(path.parent) as folder:
+        yield folder, path.name
 
 
 @contextmanager
@@ -216,11 +209,17 @@ def _output(root: Path, output: str) -> Iterator[tuple[int, str]]:
     path = Path(os.path.realpath(root)) / output
     if not output or Path(output).is_absolute() or ".." in path.parts:
         raise Kept("output-missing")
+    with _kept_for(reasons, "output-unreadable"), entered(path.parent) as folder:
+        yield folder, path.name
+
+
+@contextmanager
+def _kept_for(reasons: dict[int, str], otherwise: str) -> Iterator[None]:
+    """Have a source stay for what the system says of a file, by its number, also where the caller meets that."""
     try:
-        with entered(path.parent) as folder:
-            yield folder, path.name
+        yield
     except (OSError, ValueError) as failure:
-        raise Kept(reasons.get(getattr(failure, "errno", 0) or 0, "output-unreadable")) from None
+        raise Kept(reasons.get(getattr(failure, "errno", 0) or 0, otherwise)) from None
 
 
 @contextmanager

@@ -39,6 +39,15 @@ class NotPermissive(Exception):
     """
 
 
+def with_target(request: Request, target: str) -> Request:
+    """The request with what the study says that others are merged into; as it is for any other command.
+
+    Args:
+      target: where that stands.
+    """
+    return merging.into(request, Path(target).read_bytes()) if request.command == "merge" else request
+
+
 class Rewriting:
     """What a request of any command makes of planned instances.
 
@@ -47,9 +56,7 @@ class Rewriting:
     """
 
     def __init__(self, request: Request, target: str, keys: Keys) -> None:
-        if request.command == "merge":
-            request = merging.into(request, Path(target).read_bytes())
-        self.request = request
+        self.request = request = with_target(request, target)
         self._rewriter = None if request.alters else Rewriter(compile_request(request), keys)
         self._modifier = Modifier(request, keys) if request.alters else None
 

@@ -17,6 +17,7 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import borne
 from transforms import stores
 from transforms.bundles import SeldomTwiceFn
+from transforms.notes import WriteListNote
 from transforms.patients import ComparePatients
 from transforms.records import Planned
 from transforms.secrets import KeyReference
@@ -77,18 +78,13 @@ class SelectResources(beam.PTransform):
 
     def __init__(self, file: Path, found: Path, described: Path | None, key: KeyReference, request: Request) -> None:
         super().__init__()
-        self._file, self._found, self._request = str(file), str(found), request
+        self._file, self._found, self._request = str(file), found, request
         self._compare = ComparePatients(described, key, request) if described else None
 
     def expand(self, scanned: beam.PCollection[Planned]) -> beam.PCollection[Planned]:
         marker = _MarkFn(self._file, self._request)
         marked = scanned | "Mark" >> beam.ParDo(marker).with_outputs(_HITS, main="marked")
-        (
-            marked[_HITS]
-            | "Each once" >> beam.Distinct()
-            | "To one" >> beam.combiners.ToList()
-            | "Note" >> beam.ParDo(_NoteFoundFn(self._found))
-        )
+        marked[_HITS] | "Each once" >> beam.Distinct() | "Note" >> WriteListNote(self._found)
         if self._compare:
             marked["marked"] | "Marked ones" >> beam.MapTuple(_planned) | "Compare patients" >> self._compare
         return (
@@ -125,14 +121,6 @@ class _MarkFn(SeldomTwiceFn):
             hit = number, planned.study_token if self._of_studies else ""
             if self.is_new(hit):
                 yield beam.pvalue.TaggedOutput(_HITS, hit)
-
-
-class _NoteFoundFn(beam.DoFn):
-    def __init__(self, found: str) -> None:
-        self._found = found
-
-    def process(self, hits: list[Hit]) -> None:
-        stores.create_restricted(Path(self._found), json.dumps(sorted(hits)).encode())
 
 
 def read_found(found: Path) -> list[Hit]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dicomveil.errors import DicomveilError, InvalidInstance
-from dicomveil.stream import LARGEST_CHUNK, BytesSource, Source
+from dicomveil.stream import LARGEST_CHUNK, BytesSource, FileSource, Source
 
 IN_MEMORY = 1 << 20
 _FILE_SCHEME = "file://"
@@ -128,16 +128,6 @@ def version_of(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
-class FileSource:
-    """Random access to an open file."""
-
-    def __init__(self, descriptor: int, size: int) -> None:
-        self._descriptor, self.size = descriptor, size
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
-
-
 @contextmanager
 def open_version(uri: str, version: str) -> Iterator[Source]:
     """The object as it was when it was listed; a small one is read at once.
@@ -178,12 +168,8 @@ def sha256_of_file(path: Path) -> str:
     Raises:
       StoreFailed: it can't be read.
     """
-    with _writing():
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return sha256_of(FileSource(descriptor, os.fstat(descriptor).st_size))
-        finally:
-            os.close(descriptor)
+    with _opened(path) as descriptor:
+        return sha256_of(FileSource(descriptor, os.fstat(descriptor).st_size))
 
 
 def create(
@@ -200,12 +186,7 @@ def create(
         while it reads passes through.
     """
     try:
-        with _create_temporary(temporary, mode) as descriptor:
-            for chunk in chunks:
-                _write(descriptor, chunk)
-            if durable:
-                with _writing():
-                    sync_descriptor(descriptor)
+        _fill(temporary, chunks, mode, durable)
         _move(temporary, target)
     except BaseException:
         with suppress(OSError):
@@ -221,9 +202,7 @@ def write_aside(temporary: Path, chunks: Iterable[bytes]) -> None:
     Raises:
       StoreFailed: as `create` does.
     """
-    with _create_temporary(temporary, _OWNER_ONLY) as descriptor:
-        for chunk in chunks:
-            _write(descriptor, chunk)
+    _fill(temporary, chunks, _OWNER_ONLY)
 
 
 def read_aside(temporary: Path) -> Iterator[bytes]:
@@ -245,9 +224,7 @@ def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
     if os.path.lexists(target):
         return False
     try:
-        with _create_temporary(temporary, _OWNER_ONLY) as descriptor:
-            for chunk in chunks:
-                _write(descriptor, chunk)
+        _fill(temporary, chunks, _OWNER_ONLY)
         return _claim(temporary, target)
     finally:
         with suppress(OSError):
@@ -263,6 +240,16 @@ def _claim(temporary: Path, target: Path) -> bool:
             return False
         os.replace(temporary, target)
     return True
+
+
+def _fill(temporary: Path, chunks: Iterable[bytes], mode: int, durable: bool = False) -> None:
+    """Write a file of this process alone, and have it outlast the machine's death if it must be `durable`."""
+    with _create_temporary(temporary, mode) as descriptor:
+        for chunk in chunks:
+            _write(descriptor, chunk)
+        if durable:
+            with _writing():
+                sync_descriptor(descriptor)
 
 
 @contextmanager
@@ -292,6 +279,17 @@ def _move(temporary: Path, target: Path) -> None:
         except FileNotFoundError:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, target)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """A descriptor of a file or folder of ours; what fails with it is a failure of the storage."""
+    with _writing():
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -365,12 +363,8 @@ def sync(path: Path) -> None:
     Raises:
       StoreFailed: the storage can't say that they do.
     """
-    with _writing():
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            sync_descriptor(descriptor)
-        finally:
-            os.close(descriptor)
+    with _opened(path) as descriptor:
+        sync_descriptor(descriptor)
 
 
 def sync_descriptor(descriptor: int) -> None:

@@ -21,6 +21,7 @@ from transforms.facts import Facts, Known, KnownStudy
 from transforms.records import Planned, PlannedStudy
 from transforms.secrets import KeyReference
 from transforms.sieve import Sieve
+from transforms.study_groups import GroupByStudy
 
 _PAIR: Final = tuple[str, Any]
 _ASKED, _HERE, _EARLIER, _TAKEN = "asked", "here", "earlier", "taken"
@@ -48,9 +49,7 @@ class BuildStudyMaps(beam.PTransform):
     def expand(self, planned: beam.PCollection[Planned]) -> beam.PCollection[PlannedStudy]:
         said = (
             planned
-            | "Scanned ones" >> beam.Filter(_has_study)
-            | "Key by study" >> beam.WithKeys(_study_token).with_output_types(tuple[str, Planned])
-            | "Group by study" >> beam.GroupByKey()
+            | "Of each study" >> GroupByStudy()
             | "Gather" >> beam.ParDo(_GatherFn(self._key, self._request)).with_output_types(tuple[str, bytes])
         )
         quarantines = self._request.patient_conflicts == "quarantine"
@@ -104,14 +103,6 @@ class BuildStudyMaps(beam.PTransform):
                 name, by = keyed[kind]
                 told[name] = self._known.read(f"Earlier {kind} asked for", kind, sieve, by)
         return told | "Join" >> beam.CoGroupByKey() | "Answer" >> beam.FlatMapTuple(_answered).with_output_types(_PAIR)
-
-
-def _has_study(planned: Planned) -> bool:
-    return bool(planned.scan)
-
-
-def _study_token(planned: Planned) -> str:
-    return planned.study_token
 
 
 class _GatherFn(beam.DoFn):

@@ -2,12 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
-from dicomveil import merging
 from dicomveil.alterations import Successors
 from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
@@ -16,6 +14,7 @@ from dicomveil.study_map import StudyMap
 from transforms import plans, tables
 from transforms.outcomes import Part
 from transforms.records import Planned
+from transforms.rewrite import with_target
 from transforms.secrets import KeyReference
 
 _Row = dict[str, Any]
@@ -49,10 +48,7 @@ class _WriteSuccessorsFn(beam.DoFn):
         self._roots = {"audit": audit, "restricted": restricted}
 
     def setup(self) -> None:
-        request = self._request
-        if request.command == "merge":
-            request = merging.into(request, Path(self._target).read_bytes())
-        self._successors = Successors(self._key.keys(), request)
+        self._successors = Successors(self._key.keys(), with_target(self._request, self._target))
 
     def process(self, bucket: int) -> Iterator[Part]:
         maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(self._folder, bucket)}

@@ -192,14 +192,16 @@ def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dic
     """
     name = f"{name_of(schema)}/run={run}/part-{part}.parquet"
     if rows:
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
-        target = Path(root) / name
-        if schema in AUDIT:
-            stores.create_small(target, buffer.getvalue())
-        else:
-            stores.create_restricted(target, buffer.getvalue())
+        create = stores.create_small if schema in AUDIT else stores.create_restricted
+        create(Path(root) / name, encoded(schema, rows))
     return name, len(rows)
+
+
+def encoded(schema: pa.Schema, rows: list[dict[str, Any]]) -> bytes:
+    """Rows as a Parquet file."""
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def read_part(path: Path) -> list[dict[str, Any]]:

@@ -118,7 +118,6 @@ UNKEYED = {
     "dicomveil/standard.py",
     "transforms/stores.py",
     "transforms/crosswalks.py",
-    "transforms/removals.py",
     "transforms/rewrite.py",
     "transforms/sieve.py",
 }
