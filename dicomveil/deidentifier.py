@@ -63,6 +63,7 @@ class Deidentifier:
 def _needing_a_run(request: Request) -> Iterator[Problem]:
     """What one instance alone can't be obeyed by."""
     for member, asked, why in (
+        (request.command, request.alters, "leaves people identified"),
         (
             "ExternalReferences",
             request.external_references == "remove",

@@ -107,7 +107,7 @@ def modify(ctx: click.Context, **asked: Any) -> None:
     """Change identified instances and leave them identified: Replace, Remove, Keep; references follow.
 
     What changes has new identifiers from the request's Level down. The output holds each study that is concerned as a
-    whole. Sources stay.
+    whole. Sources stay unless the request says KeepSource: false.
     """
     _run(ctx, "modify", **asked)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from dicomveil import Deidentifier
+from dicomveil.body import parse_request
 from dicomveil.compile import compile_request
-from dicomveil.errors import Unsuitable
+from dicomveil.errors import RequestError, Unsuitable
 from dicomveil.keys import Keys
 from dicomveil.request import Request
 from dicomveil.rewrite import Rewriter
@@ -47,3 +48,19 @@ def test_both_doors_lead_to_the_same(path: Path) -> None:
         for _ in range(draw.randint(1, 3)):
             broken[draw.randrange(len(broken))] = draw.choice([0, 255, draw.randrange(256)])
         assert alone(bytes(broken)) == planned(bytes(broken))
+
+
+@pytest.mark.parametrize(
+    ("command", "body", "member"),
+    [
+        ("anonymize", "Transcode: RLELossless", "Transcode"),
+        ("anonymize", "Resources: [{PatientID: P1}]", "Resources"),
+        ("anonymize", "KeepSource: false", "KeepSource"),
+        ("modify", "Replace: {PatientName: A^B}", "modify"),
+    ],
+)
+def test_what_needs_a_run_or_is_no_de_identification_is_refused(command: str, body: str, member: str) -> None:
+    """Nothing that a request says is passed over: what one instance alone can't obey is one clear mistake."""
+    with pytest.raises(RequestError) as refused:
+        Deidentifier(parse_request(body, command=command), key=KEY)
+    assert [problem.where for problem in refused.value.problems] == [member]
