@@ -6,7 +6,6 @@ What is YAML or JSON is known in `markup`, what the members are in `schema`, wha
 import copy
 import dataclasses
 import datetime
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from jsonschema.exceptions import ValidationError
 from dicomveil import ages, limits, orthanc_ids, schema, standard, syntaxes
 from dicomveil.certificates import CertificateProblem, read_certificate
 from dicomveil.dates import DateRule, is_date
-from dicomveil.errors import Problem, RequestError
 from dicomveil.markup import read_markup
+from dicomveil.mistakes import Mistakes, closest, wrong
 from dicomveil.paths import AttributePath, parse_path
 from dicomveil.pseudonyms import FIELD, LONGEST_PATIENT_ID, NUMBERS
 from dicomveil.request import AS_WRITTEN, BELOW, FIELDS, IDENTIFIERS, Replacement, Request, Resource
@@ -35,11 +34,6 @@ _MODIFIED: Final = "RetainLongitudinalModifiedDates"
 _SOP_INSTANCE: Final = 0x00080018
 _TAGS: Final = {role: tag for tag, role in IDENTIFIERS.items()}
 _KEYWORDS: Final = {name_of(tag): tag for tag in IDENTIFIERS}
-_KINDS: Final = {
-    "array": "a list", "boolean": "true or false", "integer": "a whole number", "null": "null", "number": "a number",
-    "object": "a mapping", "string": "text",
-}  # fmt: skip
-"""What JSON Schema's types are called in messages."""
 _READ: Final = {"Level", "Transcode"}
 """Members that aren't held as they are written."""
 _MULTIPLICITY: Final = re.compile(r"[1-9][0-9]*(?:-(?:[1-9][0-9]*n?|n))?")
@@ -65,18 +59,27 @@ def parse_request(
     Raises:
       RequestError: with every mistake at once, each with its line.
     """
-    root, body = read_markup(text, name)
+    return read_request(*read_markup(text, name), name, read, today, command, selecting)
+
+
+def read_request(
+    root: yaml.MappingNode,
+    body: dict[str, Any],
+    name: str,
+    read: Callable[[str], bytes] | None = None,
+    today: datetime.date | None = None,
+    command: str = "anonymize",
+    selecting: bool = True,
+) -> Request:
+    """The same of a body that stands inside another text, as `markup` gives it.
+
+    Raises:
+      RequestError: as `parse_request` does.
+    """
     reading = _Reading(root, body, name, read, today, command, selecting)
     request = reading.request()
-    if reading.problems:
-        raise RequestError(tuple(problem for _, problem in sorted(reading.problems, key=_place)))
+    reading.mistakes.stop()
     return request
-
-
-def _place(told: tuple[int, Problem]) -> tuple[int, str]:
-    """The order of problems: by line, and within a list by number."""
-    line, problem = told
-    return line, re.sub(r"\[([0-9]+)\]", lambda number: number[1].zfill(9), problem.where)
 
 
 class _Reading:
@@ -92,15 +95,16 @@ class _Reading:
         command: str,
         selecting: bool,
     ) -> None:
-        self._root, self._body, self._name, self._read, self._today = root, body, name, read, today
+        self._body, self._read, self._today = body, read, today
         self._command, self._selecting = command, selecting
-        self.problems: list[tuple[int, Problem]] = []
+        self.mistakes = Mistakes(root, name)
+        self._tell = self.mistakes.tell
         self._private: dict[str, PrivateEntry] = {}
         self._rules: list[tuple[tuple[str, str | int], AttributePath]] = []
 
     def request(self) -> Request:
         """The request; a meaningless one where there are problems."""
-        self._repeated(self._root, ())
+        self.mistakes.tell_repeated()
         sound = self._conforming()
         creator = str(sound.get("PrivateCreator", "")).strip()
         try:
@@ -130,7 +134,7 @@ class _Reading:
         level = self._level(sound, replace, keep)
         self._check_source(sound, options, level)
         self._check_selection(sound)
-        if self.problems:
+        if self.mistakes.found:
             return Request()
         return Request(
             command=self._command,
@@ -304,37 +308,6 @@ class _Reading:
             )
 
     # -------------------------------------------------------------------------------------------- where and what
-
-    def _tell(self, way: tuple[str | int, ...], what: str, remedy: str) -> None:
-        line, text = self._line(way), "".join(f"[{it}]" if isinstance(it, int) else f" {it}" for it in way)
-        self.problems.append((line, Problem(f"{self._name}:{line}{text}", what, remedy)))
-
-    def _line(self, way: tuple[str | int, ...]) -> int:
-        node: yaml.Node = self._root
-        line = node.start_mark.line
-        for step in way:
-            if isinstance(node, yaml.MappingNode):
-                key, node = next((pair for pair in node.value if pair[0].value == step), (node, node))
-                line = key.start_mark.line
-            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-                node = node.value[step]
-                line = node.start_mark.line
-        return int(line) + 1
-
-    def _repeated(self, node: yaml.Node, way: tuple[str | int, ...]) -> None:
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                name = str(key.value)
-                if name in seen:
-                    line = key.start_mark.line + 1
-                    where = f"{self._name}:{line} {' '.join(map(str, (*way, name)))}"
-                    self.problems.append((line, Problem(where, "is given twice", "keep one of them")))
-                seen.add(name)
-                self._repeated(value, (*way, name))
-        elif isinstance(node, yaml.SequenceNode):
-            for number, value in enumerate(node.value):
-                self._repeated(value, (*way, number))
 
     def _conforming(self) -> dict[str, Any]:
         """What of the body its schema allows, which is checked further; tells of what it doesn't."""
@@ -663,32 +636,21 @@ def _unknown(member: str, command: str) -> tuple[str, str]:
     known = schema.MEMBERS.get(member)
     if known:
         return f"belongs to {' and '.join(known.commands)}", "leave it out"
-    close = difflib.get_close_matches(member, schema.MEMBERS, 1, 0.6)
     every = ", ".join(schema.obeyed(command))
-    return "is no member of a request", f"did you mean {close[0]}?" if close else f"there are {every}"
+    return "is no member of a request", closest(member, schema.MEMBERS, f"there are {every}")
 
 
 def _wrong(error: ValidationError) -> tuple[str, str]:
-    allowed: Any = error.validator_value
     if error.validator == "additionalProperties" and error.absolute_path[0] == "DateShift":
         return "holds what is no member of DateShift", "there are Range and AnchorTo"
     if error.validator == "additionalProperties":
         return "names what is no identifier", f"write one of {', '.join(_KEYWORDS)}"
-    if error.validator == "enum":
-        close = difflib.get_close_matches(str(error.instance), allowed, 1, 0.6)
-        hint = f"did you mean {close[0]}?" if close else "write one of " + ", ".join(map(str, allowed))
-        return "has a value that isn't known", hint
-    if error.validator == "type":
-        kinds = allowed if isinstance(allowed, list) else [allowed]
-        return "has a value of the wrong type", f"write {' or '.join(_KINDS[kind] for kind in kinds)}"
-    if error.validator == "uniqueItems":
-        return "names one twice", "keep one of them"
     if error.validator == "maxProperties" and error.absolute_path[0] == "DateShift":
         return "holds more than one member", "choose Range or AnchorTo"
     if error.validator in ("maxProperties", "minProperties"):
         return "names one by none or several identifiers", "give one, of the level that is meant"
-    if error.validator in ("minimum", "maximum"):
-        return "is out of range", f"write {allowed} or {'more' if error.validator == 'minimum' else 'less'}"
+    if found := wrong(error):
+        return found
     if error.absolute_path[0] == "DateShift":
         return "has the wrong number of values", "write the fewest and the most days, as [30, 3650]"
     return "has the wrong number of values", 'write ["LO", "Keyword", "1", "Private Creator"]'

@@ -54,16 +54,35 @@ class Reason(NamedTuple):
     remedy: str
 
 
-_F, _Q = "filtered", "quarantined"
+_F, _Q, _N = "filtered", "quarantined", "not-attempted"
 
 REASONS: Final[dict[str, Reason]] = {
     # --- not an instance -------------------------------------------------------------------------------------------
     "empty-file": Reason(_F, "The file has no bytes.", "Nothing to do, or restore it from a copy."),
     "not-a-file": Reason(_F, "A FIFO, socket or device, which is never opened.", "Remove it from the input."),
     "not-dicom": Reason(_F, "Neither a DICOM file nor a bare data set.", "Nothing to do."),
+    "zip-not-opened": Reason(
+        _F,
+        "A zip file inside another, or under a name that doesn't end in .zip; documents may be such, too.",
+        "If it holds instances, unpack it, or let its name say so.",
+    ),
+    "empty-zip": Reason(_F, "A zip file without members.", "Nothing to do, or restore it from a copy."),
     "dicomdir": Reason(_F, "A DICOMDIR, which names patients and is never copied.", "Make a new one for the output."),
     "duplicate": Reason(_F, "The same bytes as another input, which was taken.", "Nothing to do."),
+    "not-restored": Reason(_F, "Archived by the store, which can't read it as it is.", "Restore it, and run again."),
+    "not-taken": Reason(_F, "The run's filter doesn't take it.", "Nothing to do."),
     "not-selected": Reason(_F, "The request's Resources don't name it.", "Nothing to do."),
+    # --- zip files -------------------------------------------------------------------------------------------------
+    "zip-damaged": Reason(
+        _Q, "A zip file that is damaged, cut off or one part of several, or a member of such.", "Get it again."
+    ),
+    "zip-encrypted": Reason(_Q, "A member of a zip file that is encrypted.", "Unpack it, or zip it without password."),
+    "zip-method": Reason(_Q, "A member of a zip file that is neither stored nor deflated.", "Unpack it."),
+    "zip-bomb": Reason(
+        _Q,
+        "A zip file or member that expands past all measure, or whose members share bytes.",
+        "Unpack it where you trust it.",
+    ),
     # --- encoding --------------------------------------------------------------------------------------------------
     "truncated": Reason(_Q, "The file ends inside an element.", "Get the instance again from its source."),
     "length": Reason(_Q, "A length reaches past the end of what holds the element.", "Repair or resend the instance."),
@@ -115,6 +134,14 @@ REASONS: Final[dict[str, Reason]] = {
         "Its output is there already, with other content, and the source of that was deleted.",
         "Tell which is right, or write to another --output.",
     ),
+    "output-conflict": Reason(
+        _Q,
+        "Another source's output has the name of its output.",
+        "Write to another --output, or remove what stands there.",
+    ),
+    "unwritten": Reason(
+        _Q, "The store couldn't take its output, after all retries.", "Run again when the store is well."
+    ),
     # --- what can't be protected -----------------------------------------------------------------------------------
     "private-sop-class": Reason(
         _Q,
@@ -158,6 +185,8 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     # --- reading and writing ---------------------------------------------------------------------------------------
     "unreadable": Reason(_Q, "The input could not be opened or read.", "Check that it exists and may be read."),
+    "over-limit": Reason(_N, "The run has taken as much as it may.", "Nothing to do: the next run takes it."),
+    "stopped": Reason(_N, "The run stopped, since too many inputs failed.", "See to those, and run again."),
     "changed-during-run": Reason(_Q, "The input changed between scan and rewrite.", "Run again when it is at rest."),
     "internal": Reason(_Q, "An unforeseen error in dicomveil.", "Please report the stage and the reason's detail."),
 }

@@ -1,7 +1,8 @@
-"""A request's text as members and their values, each with its line: JSON is read as the YAML that it is."""
+"""A request's or filter's text as members and their values, each with its line: JSON is read as the YAML that it is."""
 
 import math
 import re
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import yaml
@@ -21,6 +22,8 @@ _WORDS: Final = (
 )  # fmt: skip
 """Members in which 0010 and 2008 are no numbers but text."""
 _LONGEST_NUMBER: Final = 1024  # in bits
+Way = tuple[str | int, ...]
+"""The members' names and the numbers in lists that lead to something."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -40,18 +43,19 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_markup(text: str, name: str) -> tuple[yaml.MappingNode, dict[str, Any]]:
+def read_markup(text: str, name: str, words: Collection[str] = _WORDS) -> tuple[yaml.MappingNode, dict[str, Any]]:
     """The nodes of a body, which know their lines, and its members as JSON would hold them; none where it is empty.
 
     Args:
       name: of the file, for messages.
+      words: members in which numbers are text.
 
     Raises:
       RequestError: it is no mapping, or neither YAML nor JSON.
     """
     try:
         root = yaml.compose(_paired(_untabbed(text)), Loader=_Loader)
-        body = _body(root)
+        body = members_of(root, words)
     except yaml.MarkedYAMLError as broken:
         mark = broken.problem_mark
         where = f"{name}:{mark.line + 1}" if mark else name
@@ -66,6 +70,41 @@ def read_markup(text: str, name: str) -> tuple[yaml.MappingNode, dict[str, Any]]
         where = f"{name}:{root.start_mark.line + 1}"
         raise RequestError((Problem(where, "is no mapping of members to values", "write Member: value"),))
     return root, body
+
+
+def line_of(root: yaml.Node, way: Way) -> int:
+    """The line, from 1 on, to which a way leads, or as far as it does."""
+    node, line = root, root.start_mark.line
+    for step in way:
+        if isinstance(node, yaml.MappingNode):
+            key, node = next((pair for pair in node.value if pair[0].value == step), (node, node))
+            line = key.start_mark.line
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line
+    return int(line) + 1
+
+
+def way_text(way: Way) -> str:
+    """A way as it stands in messages, behind file and line."""
+    return "".join(f"[{it}]" if isinstance(it, int) else f" {it}" for it in way)
+
+
+def repeated(root: yaml.Node, name: str, way: Way = ()) -> Iterator[tuple[int, Problem]]:
+    """The members that are given twice in one mapping, each with its line."""
+    if isinstance(root, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in root.value:
+            member = str(key.value)
+            if member in seen:
+                line = key.start_mark.line + 1
+                where = f"{name}:{line} {' '.join(map(str, (*way, member)))}"
+                yield line, Problem(where, "is given twice", "keep one of them")
+            seen.add(member)
+            yield from repeated(value, name, (*way, member))
+    elif isinstance(root, yaml.SequenceNode):
+        for number, value in enumerate(root.value):
+            yield from repeated(value, name, (*way, number))
 
 
 def _unquoted(problem: str | None) -> str:
@@ -88,13 +127,20 @@ def _joined(pair: re.Match[str]) -> str:
     return f"{pair[1]}\\U{0x10000 + ((high & 0x3FF) << 10) + (low & 0x3FF):08X}"
 
 
-def _body(root: yaml.Node | None) -> dict[str, Any]:
-    """What the members say, by name; empty where the root is no mapping."""
+def members_of(root: yaml.Node | None, words: Collection[str] = _WORDS) -> dict[str, Any]:
+    """What the members say, by name; empty where the root is no mapping.
+
+    Args:
+      words: members in which numbers are text.
+
+    Raises:
+      yaml.MarkedYAMLError: one holds what JSON doesn't know.
+    """
     if not isinstance(root, yaml.MappingNode):
         return {}
     for key, _ in root.value:
         _check_scalar(key)
-    return {str(key.value): _plain(value, str(key.value) in _WORDS) for key, value in root.value}
+    return {str(key.value): _plain(value, str(key.value) in words) for key, value in root.value}
 
 
 def _plain(node: yaml.Node, words: bool) -> Any:

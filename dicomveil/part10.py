@@ -35,6 +35,8 @@ DEFLATED_UIDS: Final = frozenset(
 UNCOMPRESSED_UIDS: Final = frozenset((IMPLICIT_UID, EXPLICIT_UID, BIG_ENDIAN_UID, GE_PRIVATE_UID))
 _UNCOMPRESSED: Final = {EXPLICIT_LITTLE: EXPLICIT_UID, IMPLICIT_LITTLE: IMPLICIT_UID, EXPLICIT_BIG: BIG_ENDIAN_UID}
 
+ZIP_MAGIC: Final = (b"PK\3\4", b"PK\5\6", b"PK\7\x08")  # a member, no member, one part of several
+
 _MEDIA_STORAGE_SOP_CLASS: Final = 0x00020002
 _TRANSFER_SYNTAX: Final = 0x00020010
 
@@ -63,7 +65,7 @@ def open_instance(source: Source) -> Instance:
     end.
 
     Raises:
-      Filtered: "empty-file", "not-dicom", "dicomdir".
+      Filtered: "empty-file", "not-dicom", "zip-not-opened", "dicomdir".
       InvalidInstance: "transfer-syntax", or what is wrong with the encoding.
     """
     if source.size == 0:
@@ -74,7 +76,7 @@ def open_instance(source: Source) -> Instance:
     begin = 132 if marked else 4 if head[:4] == b"DICM" else 0
     meta, begin = _file_meta(window, begin)
     if not marked and not meta and not _looks_like_data_set(window, begin):
-        raise Filtered("not-dicom")
+        raise Filtered("zip-not-opened" if head[:4] in ZIP_MAGIC else "not-dicom")
     if meta.get(_MEDIA_STORAGE_SOP_CLASS) == DICOMDIR_CLASS:
         raise Filtered("dicomdir")
     if begin >= source.size:

@@ -11,6 +11,7 @@ from typing import Final
 
 from dicomveil import charset, standard
 from dicomveil.errors import Filtered, InvalidInstance
+from dicomveil.filters import Filter
 from dicomveil.identity import identifying
 from dicomveil.part10 import DICOMDIR_CLASS, Instance, open_instance
 from dicomveil.stream import (
@@ -30,6 +31,8 @@ from dicomveil.stream import (
 SPECIFIC_CHARACTER_SET: Final = 0x00080005
 SOP_CLASS: Final = 0x00080016
 SOP_INSTANCE: Final = 0x00080018
+STUDY_DATE: Final = 0x00080020
+ACCESSION_NUMBER: Final = 0x00080050
 MODALITY: Final = 0x00080060
 PATIENT_ID: Final = 0x00100020
 ISSUER: Final = 0x00100021
@@ -48,10 +51,20 @@ _IDENTIFIERS: Final = {
     SERIES_INSTANCE: "series_instance_uid",
     FRAME_OF_REFERENCE: "frame_of_reference_uid",
 }
+_FILTERED: Final = {
+    SOP_CLASS: "SOPClassUID",
+    STUDY_DATE: "StudyDate",
+    ACCESSION_NUMBER: "AccessionNumber",
+    MODALITY: "Modality",
+    STUDY_INSTANCE: "StudyInstanceUID",
+}
+"""What a filter may ask about, by keyword."""
+_WITH_FILTERED: Final = _IDENTIFIERS | dict.fromkeys((STUDY_DATE, ACCESSION_NUMBER), "")
 DESCRIBING: Final = {0x00100010: "PatientName", 0x00100030: "PatientBirthDate", 0x00100040: "PatientSex"}
 """By what people compare patients who share an ID."""
 _SINGLE: Final = (SOP_CLASS, SOP_INSTANCE, STUDY_INSTANCE, SERIES_INSTANCE)
-_TEXTS: Final = (PATIENT_ID, ISSUER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
+_TEXTS: Final = (PATIENT_ID, ISSUER)
+_DECODED: Final = (*_TEXTS, ACCESSION_NUMBER)  # the only ones that the character set is about (PS3.5 6.1.2.3)
 _LONGEST_IDENTIFIER: Final = 1 << 16
 _LONGEST_SAID: Final = 1 << 12
 
@@ -105,7 +118,11 @@ class InstanceScan:
 
 
 def scan_instance(
-    source: Source, listening: bool = False, private: bool = False, describing: bool = False
+    source: Source,
+    listening: bool = False,
+    private: bool = False,
+    describing: bool = False,
+    taking: Filter | None = None,
 ) -> InstanceScan:
     """Read one stored instance for the plan.
 
@@ -113,19 +130,25 @@ def scan_instance(
       listening: whether to gather what is said of people, for text to be cleaned of it.
       private: whether to look into private elements too, where their encoding tells what they are.
       describing: whether to note by what patients are compared.
+      taking: what is taken, None for everything. Where the instance says early that it isn't, no more of it is read.
 
     Raises:
-      Filtered: there is nothing to de-identify.
+      Filtered: there is nothing to de-identify, or it isn't taken.
       InvalidInstance: the encoding lies, an identifier is missing, given twice with different values, or has several.
     """
-    return scan_opened(open_instance(source), source.size, listening, private, describing)
+    return scan_opened(open_instance(source), source.size, listening, private, describing, taking)
 
 
 def scan_opened(
-    instance: Instance, size: int, listening: bool = False, private: bool = False, describing: bool = False
+    instance: Instance,
+    size: int,
+    listening: bool = False,
+    private: bool = False,
+    describing: bool = False,
+    taking: Filter | None = None,
 ) -> InstanceScan:
     """The same for an instance that is open; `size` is the stored one's, in bytes."""
-    found = _Scan(Window(instance.source), listening, private, describing)
+    found = _Scan(Window(instance.source), listening, private, describing, taking)
     try:
         found.data_set(instance.begin, instance.source.size, False, instance.encoding, 0, top=True)
     except InvalidInstance as bad:
@@ -171,9 +194,9 @@ def _quiet_in_items(listening: bool) -> frozenset[int]:
 
 
 @cache
-def _quiet(listening: bool, describing: bool) -> frozenset[int]:
+def _quiet(listening: bool, describing: bool, filtering: bool) -> frozenset[int]:
     """The same at the top level, where identifiers are wanted, and to know what stands behind Pixel Data."""
-    quiet = _quiet_in_items(listening) - _IDENTIFIERS.keys() - {PIXEL_DATA}
+    quiet = _quiet_in_items(listening) - (_WITH_FILTERED if filtering else _IDENTIFIERS).keys() - {PIXEL_DATA}
     return quiet - DESCRIBING.keys() if describing else quiet
 
 
@@ -196,9 +219,15 @@ class _Scan:
     """
 
     def __init__(
-        self, window: Window, listening: bool = False, private: bool = False, describing: bool = False
+        self,
+        window: Window,
+        listening: bool = False,
+        private: bool = False,
+        describing: bool = False,
+        taking: Filter | None = None,
     ) -> None:
         self.window, self._listening, self._private, self._describing = window, listening, private, describing
+        self._taking, self._wanted = taking, _WITH_FILTERED if taking else _IDENTIFIERS
         self.described: dict[str, str] = {}
         self._identifying = identifying() if listening else {}
         self.said: set[tuple[str, str]] = set()
@@ -228,14 +257,17 @@ class _Scan:
     ) -> None:
         """Note what one data set or Item holds, sequences entered. One frame a level: 512 of them must fit."""
         window, watched = self.window, _watched()
-        quiet = _quiet(self._listening, self._describing) if top else _quiet_in_items(self._listening)
+        filtering, wanted = self._taking is not None, self._wanted
+        quiet = _quiet(self._listening, self._describing, filtering) if top else _quiet_in_items(self._listening)
         patient = ""
         for tag, vr, start, value, stop in encoding.elements(
             window, position, end, delimited, quiet, not self._private
         ):
             if top:
-                if tag in _IDENTIFIERS:
+                if tag in wanted:
                     self._identify(tag, start, value, stop)
+                    if filtering and tag > STUDY_INSTANCE:
+                        self._filter(False)
                 elif tag in DESCRIBING and self._describing and 0 <= stop - value <= _LONGEST_SAID:
                     text = charset.decode(window.slice(value, stop), characters)
                     self.described[DESCRIBING[tag]] = text.strip(" ^=\0")
@@ -307,6 +339,7 @@ class _Scan:
         values = self.identifiers
         if values.get(SOP_CLASS) == DICOMDIR_CLASS:
             raise Filtered("dicomdir")
+        self._filter(True)
         composite = values.get(SOP_CLASS) not in standard.non_patient_sop_classes()
         for tag in _SINGLE if composite else (SOP_CLASS, SOP_INSTANCE):
             if not values.get(tag):
@@ -321,6 +354,14 @@ class _Scan:
             patients=tuple(sorted(set(self.patients))),
             described=tuple(sorted(self.described.items())),
         )
+
+    def _filter(self, whole: bool) -> None:
+        """See whether the instance is taken; before the `whole` of it is read, only where it says all that is asked."""
+        if self._taking is None:
+            return
+        said = {keyword: self.identifiers[tag] for tag, keyword in _FILTERED.items() if tag in self.identifiers}
+        if (whole or self._taking.needs <= said.keys()) and not self._taking.takes(said):
+            raise Filtered("not-taken")
 
     def _listen(self, tag: int, value: int, stop: int, characters: str) -> None:
         """Note what an attribute says of somebody."""
@@ -350,7 +391,7 @@ class _Scan:
         if tag == SOP_CLASS and STUDY_INSTANCE in self.identifiers:
             raise InvalidInstance("trailing-data", tag_text(tag), start)  # a second data set begins
         text = raw.decode("latin-1")
-        if tag in _TEXTS:
+        if tag in _DECODED:
             text = charset.decode(raw, self.identifiers.get(SPECIFIC_CHARACTER_SET, ""))
         text = text.strip(" \0")
         if tag in _SINGLE and "\\" in text:

@@ -14,6 +14,7 @@ from dicomveil.errors import InvalidInstance
 
 CHUNK: Final = 1 << 16
 LARGEST_CHUNK: Final = 1 << 20
+_FEW: Final = 256
 MAX_DEPTH: Final = 512
 LONGEST_UIDS: Final = 1 << 20  # of one UI element, in bytes: more are no UIDs
 INFLATE_LIMIT: Final = 1 << 31
@@ -109,6 +110,10 @@ class InflatedSource:
     Reading forward is cheap, reading backward starts again. Nothing is kept, so a large one is inflated once to learn
     its size and once for each pass over it.
 
+    Args:
+      size: of what it inflates to, where that is known: then nothing is read before it is asked for, nor checked but
+        what is read.
+
     Raises:
       InvalidInstance: "deflate" where the stream is broken or expands past `limit` bytes, "truncated" where it isn't
         finished, "trailing-data" where anything but zeros or gzip's own trailer follows it.
@@ -116,10 +121,12 @@ class InflatedSource:
     Source: PS3.5 A.5.
     """
 
-    def __init__(self, source: Source, offset: int, limit: int = INFLATE_LIMIT) -> None:
+    def __init__(self, source: Source, offset: int, limit: int = INFLATE_LIMIT, size: int = -1) -> None:
         self._source, self._offset = source, offset
         self._restart()
-        self.size, checksum = 0, 0
+        self.size, checksum = max(0, size), 0
+        if size >= 0:
+            return
         while piece := self._next():
             self.size += len(piece)
             checksum = zlib.crc32(piece, checksum)
@@ -205,7 +212,8 @@ class Window:
         """
         if position + length > self.size:
             raise InvalidInstance("truncated", "", position)
-        self.buffer = self._source.read(position, min(max(length, self._chunk), self.size - position))
+        ahead = self._chunk - position % CHUNK  # up to where a source that is fetched by CHUNKs has it already
+        self.buffer = self._source.read(position, min(max(length, ahead), self.size - position))
         self.base = position
         self._chunk = min(2 * self._chunk, LARGEST_CHUNK)
         if len(self.buffer) < length:
@@ -223,8 +231,9 @@ class Window:
         """Whether nothing but zero bytes follows up to the end. What is learned is remembered."""
         if position <= self._not_zero:
             return False
+        length = _FEW  # mostly the first byte tells
         while position < self.size:
-            piece = self._source.read(position, LARGEST_CHUNK)
+            piece, length = self._source.read(position, length), LARGEST_CHUNK
             if not piece or piece.strip(b"\0"):
                 self._not_zero = position + len(piece) - len(piece.lstrip(b"\0"))
                 return False
