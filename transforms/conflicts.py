@@ -6,8 +6,7 @@ stands for it; what an earlier run has written stands before what comes later.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import apache_beam as beam
 
@@ -18,11 +17,13 @@ from dicomveil.study import StudyFacts
 from dicomveil.uids import distinct_uid
 from transforms import facts, stores
 from transforms.bundles import SeldomTwiceFn
-from transforms.facts import Facts, Known, KnownInstance, KnownStudy
+from transforms.facts import NOW, Facts, Known, KnownInstance, KnownStudy, Retired, without_retired
+from transforms.locations import locate
 from transforms.records import Planned
 from transforms.secrets import KeyReference
+from transforms.sieve import Sieved
 
-_PLANNED: Final = "planned"
+_PLANNED, _SUPERSEDED = "planned", "superseded"
 _RunStudy = tuple[str, str]
 
 
@@ -49,6 +50,7 @@ class SettleConflicts(beam.PTransform):
             {_PLANNED: keyed}
             | self._earlier(facts.INSTANCES)
             | self._earlier(facts.CONFLICTS)
+            | self._retired()
             | "Group" >> beam.CoGroupByKey()
             | "Settle" >> beam.ParDo(settle).with_output_types(Planned)
         )
@@ -73,6 +75,20 @@ class SettleConflicts(beam.PTransform):
         if self._sieve is None or kind not in self._known.kinds:
             return {}
         return {kind: self._known.read(f"Earlier {kind}", kind, self._sieve, **keyed)}
+
+    def _retired(self) -> dict[str, beam.PCollection[tuple[str, Retired]]]:
+        """What stands for nothing any more, by what earlier runs and this one have found."""
+        told = self._earlier(facts.GONE)
+        if self._sieve is not None and self._known.superseded is not None:
+            now = self._known.superseded | "Superseded" >> beam.WithKeys(_retired_sop).with_output_types(
+                tuple[str, Retired]
+            )
+            told |= {_SUPERSEDED: now | "Superseded of these" >> Sieved(self._sieve)}
+        return told
+
+
+def _retired_sop(retired: Retired) -> str:
+    return retired.sop_token
 
 
 def _sop_token(planned: Planned) -> str:
@@ -131,19 +147,26 @@ class _SettleFn(beam.DoFn):
         planned, instances, conflicts = (
             list(group[1].get(kind, ())) for kind in (_PLANNED, facts.INSTANCES, facts.CONFLICTS)
         )
-        newest = _standing(instances)
-        if len(planned) == 1 and newest.keys() <= {planned[0].uri} and not conflicts:
+        retired = [*group[1].get(facts.GONE, ()), *group[1].get(_SUPERSEDED, ())]
+        standing = without_retired(instances, retired, {it.uri for it in planned})
+        over = {it.name for it in retired if it.run == NOW} - {it.name for it in standing}
+        for it in self._told(planned, _standing(standing), bool(conflicts)):
+            # The output that is over is this one's to replace.
+            yield it if it.reason or it.former or len(over) != 1 else replace(it, former=min(over))
+
+    def _told(self, planned: list[Planned], newest: dict[str, KnownInstance], conflict: bool) -> Iterator[Planned]:
+        if len(planned) == 1 and newest.keys() <= {planned[0].uri} and not conflict:
             yield self._known(planned[0], newest[planned[0].uri]) if newest else planned[0]
             return
         by_content: dict[str, list[Planned]] = {}
         for it in sorted(planned, key=lambda it: it.uri):
             try:
-                by_content.setdefault(_digest(it.uri, it.version), []).append(it)
+                by_content.setdefault(_digest(it), []).append(it)
             except Unsuitable as unsuitable:
                 yield replace(it, reason=unsuitable.reason)
             except Exception as unforeseen:
                 yield replace(it, reason="internal", path=type(unforeseen).__name__)
-        yield from self._settled(by_content, newest, bool(conflicts))
+        yield from self._settled(by_content, newest, conflict)
 
     def _settled(
         self, by_content: dict[str, list[Planned]], newest: dict[str, KnownInstance], conflict: bool
@@ -177,7 +200,7 @@ class _SettleFn(beam.DoFn):
     def _stands(self, known: KnownInstance) -> bool:
         """Whether what was written is there, and can be written again whenever its study changes."""
         return (
-            known.here and stores.holds(Path(self._output), known.name) and stores.unchanged(known.uri, known.version)
+            known.here and stores.holds(locate(self._output), known.name) and stores.unchanged(known.uri, known.version)
         )
 
     def _known(self, planned: Planned, known: KnownInstance) -> Planned:
@@ -198,6 +221,6 @@ def _standing(instances: Iterable[KnownInstance]) -> dict[str, KnownInstance]:
     return {known.uri: known for known in sorted(last.values(), key=lambda known: known.here)}
 
 
-def _digest(uri: str, version: str) -> str:
-    with stores.open_version(uri, version) as source:
+def _digest(planned: Planned) -> str:
+    with stores.open_version(planned.uri, planned.version, planned.size) as source:
         return stores.sha256_of(source)

@@ -5,19 +5,22 @@ of which a run concerns few, so each reading passes a sieve before anything cros
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
-import pyarrow.parquet as pq
 
 from dicomveil.identities import Given
 from dicomveil.study import NO_LISTS, Lists
+from transforms.locations import locate
+from transforms.manifests import read_rows
 from transforms.sieve import as_side_input, passes
 
 STUDIES, INSTANCES, CONFLICTS, GIVEN = "studies", "instances", "conflicts", "given"
+GONE: Final = "gone"
+NOW: Final = "~"
+"""The run at work: it comes after all others."""
 _ROWS: Final = 4096
 _COLUMNS: Final = {
     STUDIES: ["study_token", "facts", "map_token"],
@@ -27,6 +30,7 @@ _COLUMNS: Final = {
     ],
     CONFLICTS: ["sop_token", "reason"],
     GIVEN: ["token", "new", "days", "anchor"],
+    GONE: ["outcome", "sop_token", "study_token", "source_uri", "name"],
 }  # fmt: skip
 
 
@@ -35,11 +39,14 @@ class Part(NamedTuple):
 
     Attributes:
       here: whether that wrote into this run's output.
+      begin, end: which rows of the file are meant, as in `manifests.Slice`.
     """
 
     path: str
     run: str
     here: bool
+    begin: int = 0
+    end: int = -1
 
 
 class Known(NamedTuple):
@@ -109,6 +116,36 @@ class KnownInstance:
     source_sha256: str
 
 
+class Retired(NamedTuple):
+    """An instance whose output stands for it no more, since its source is gone, or another version.
+
+    Attributes:
+      name: of the output.
+      run: that found it so, NOW for the one at work; what that has written, or later ones, isn't meant.
+    """
+
+    sop_token: str
+    study_token: str
+    uri: str
+    name: str
+    run: str
+
+
+def without_retired(
+    instances: Iterable[KnownInstance], retired: Iterable[Retired], present: Container[str] = ()
+) -> list[KnownInstance]:
+    """What still stands of what earlier runs have written into this run's output, and all of what is in others.
+
+    Args:
+      present: URIs of sources that are looked at now, whose former versions count until they are written again.
+    """
+    over: dict[tuple[str, str], str] = {}
+    for it in retired:
+        if not (it.run == NOW and it.uri in present):
+            over[it.uri, it.name] = max(it.run, over.get((it.uri, it.name), ""))
+    return [it for it in instances if not it.here or it.run > over.get((it.uri, it.name), "")]
+
+
 _Keyed = Callable[[str, Any], Iterable[tuple[str, Any]]]
 
 
@@ -123,20 +160,24 @@ class Facts:
     Attributes:
       told: what is known, as the workers are told it.
       kinds, lists: as that has them.
+      superseded: what this run finds to be over (`Retired`); None where it doesn't look.
     """
 
-    def __init__(self, pipeline: beam.Pipeline, known: Known) -> None:
-        self.told, self.kinds, self.lists = known, known.kinds, known.lists
+    def __init__(
+        self, pipeline: beam.Pipeline, known: Known, superseded: "beam.PCollection[Retired] | None" = None
+    ) -> None:
+        self.told, self.kinds, self.lists, self.superseded = known, known.kinds, known.lists, superseded
         self._pipeline = pipeline
 
     def read(
         self, label: str, kind: str, sieve: beam.PCollection[bytes], keyed: _Keyed = _as_it_is
     ) -> beam.PCollection[tuple[str, Any]]:
         """(key, value) of one kind of facts: of studies by study token, of instances by the SOP Instance UID's token,
-        of conflicts likewise (the reason), of crosswalks by pseudonym or UID token (`Given`).
+        of conflicts likewise (the reason), of what is gone likewise (`Retired`), of crosswalks by pseudonym or UID
+        token (`Given`).
 
         Args:
-          kind: STUDIES, INSTANCES, CONFLICTS or GIVEN; one of `kinds`.
+          kind: STUDIES, INSTANCES, CONFLICTS, GIVEN or GONE; one of `kinds`.
           sieve: of the keys that are asked for.
           keyed: the pairs to be made of a fact, where it isn't asked for by its own key.
         """
@@ -162,7 +203,7 @@ class _ReadSieved(beam.PTransform):
 
 def _parts(impulse: bytes, file: str, kind: str) -> list[tuple[str, Part]]:
     """Each part of a table, by its path."""
-    return [(part[0], Part(*part)) for part in json.loads(Path(file).read_bytes())[kind]]
+    return [(part[0], Part(*part)) for part in json.loads(locate(file).read_bytes())[kind]]
 
 
 class _ReadFn(beam.DoFn):
@@ -170,8 +211,11 @@ class _ReadFn(beam.DoFn):
         self._kind, self._keyed = kind, keyed
 
     def process(self, listed: tuple[str, Iterable[Part]], sieve: bytes) -> Iterator[tuple[str, Any]]:
-        path, (part,) = listed
-        for batch in pq.ParquetFile(path).iter_batches(_ROWS, columns=_COLUMNS[self._kind]):
+        if not sieve:
+            return
+        path, parts = listed
+        wanted = [(part.begin, part.end, part) for part in parts]
+        for part, batch in read_rows(locate(path), wanted, _COLUMNS[self._kind], _ROWS):
             for row in batch.to_pylist():
                 for key, fact in self._fact(row, part):
                     yield from (pair for pair in self._keyed(key, fact) if passes(pair[0], sieve))
@@ -179,7 +223,7 @@ class _ReadFn(beam.DoFn):
     def _fact(self, row: dict[str, Any], part: Part) -> Iterator[tuple[str, Any]]:
         if self._kind == STUDIES:
             yield row["study_token"], KnownStudy(part.run, row["facts"], row["map_token"], part.here)
-        elif self._kind in (INSTANCES, CONFLICTS) and not row.get("sop_token"):
+        elif self._kind in (INSTANCES, CONFLICTS, GONE) and not row.get("sop_token"):
             return  # of a run before these columns were, or nothing was known of the input
         elif self._kind == INSTANCES:
             told = {_FIELDS.get(column, column): value for column, value in row.items()}
@@ -187,5 +231,9 @@ class _ReadFn(beam.DoFn):
         elif self._kind == CONFLICTS:
             if row["reason"] == "sop-uid-conflict":
                 yield row["sop_token"], row["reason"]
+        elif self._kind == GONE:
+            if part.here and row["outcome"] == "retired":
+                of_instance = row["sop_token"], row["study_token"], row["source_uri"], row["name"]
+                yield row["sop_token"], Retired(*of_instance, part.run)
         else:
             yield row["token"], Given(row["new"], row["days"], row["anchor"] or "")

@@ -1,13 +1,14 @@
 """Instances of earlier runs whose studies have changed by what this run knows: they are written again."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import apache_beam as beam
 
 from dicomveil.request import Request
 from dicomveil.study_map import StudyMap
 from transforms import facts
-from transforms.facts import Facts, KnownInstance
+from transforms.facts import Facts, KnownInstance, Retired, without_retired
 from transforms.match import source_token
 from transforms.records import Planned, PlannedStudy, SourceObject
 from transforms.secrets import KeyReference
@@ -35,11 +36,30 @@ class RejoinInstances(beam.PTransform):
             | "Present" >> beam.FlatMap(_present).with_output_types(tuple[str, str])
             | "Present there" >> Sieved(sieve)
         )
+        retired = self._retired(sieve)
         return (
-            (changed, known, present)
+            (changed, known, present, *retired)
             | "Join" >> beam.CoGroupByKey()
             | "Absent ones" >> beam.ParDo(_AbsentFn(self._key, self._request.conflicts)).with_output_types(SourceObject)
         )
+
+    def _retired(self, sieve: beam.PCollection[bytes]) -> Iterator[beam.PCollection[tuple[str, Retired]]]:
+        """What stands for nothing any more, by study."""
+        if facts.GONE in self._known.kinds:
+            yield self._known.read("Gone", facts.GONE, sieve, _by_study)
+        if self._known.superseded is not None:
+            now = self._known.superseded | "Superseded" >> beam.WithKeys(_study_of).with_output_types(
+                tuple[str, Retired]
+            )
+            yield now | "Superseded there" >> Sieved(sieve)
+
+
+def _by_study(sop_token: str, retired: Retired) -> Iterator[tuple[str, Retired]]:
+    yield retired.study_token, retired
+
+
+def _study_of(retired: Retired) -> str:
+    return retired.study_token
 
 
 def _changed(study: PlannedStudy) -> Iterator[tuple[str, str]]:
@@ -67,12 +87,11 @@ class _AbsentFn(beam.DoFn):
     def setup(self) -> None:
         self._keys = self._key.keys()
 
-    def process(
-        self, study: tuple[str, tuple[Iterable[str], Iterable[KnownInstance], Iterable[str]]]
-    ) -> Iterator[SourceObject]:
-        changed, known, present = study[1]
+    def process(self, study: tuple[str, tuple[Iterable[Any], ...]]) -> Iterator[SourceObject]:
+        changed, instances, present, *retired = study[1]
         if not list(changed):
             return
+        known = without_retired(instances, (it for some in retired for it in some))
         newest = {it.sop_instance_uid: it for it in sorted(known, key=lambda it: it.run)}
         there = set(present)
         for it in newest.values():

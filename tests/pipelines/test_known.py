@@ -137,7 +137,7 @@ def test_an_instance_of_another_patient_doesnt_join_a_settled_study(site: Site) 
     before = contents(site.output)
     site.run(only=[site.put("b", uid="1.2.2", patient="4712")], status=3)
     assert site.reasons() == ["patient-conflict"] and contents(site.output) == before
-    site.run(status=3)
+    site.run("--reprocess", "quarantined", status=3)
     assert site.reasons() == ["patient-conflict"] and contents(site.output) == before
 
 
@@ -161,7 +161,7 @@ def test_a_study_of_several_patients_can_be_split(site: Site) -> None:
     assert site.reasons() == ["patient-conflict"]
     one, other = site.new("1.2.1"), site.new("1.2.2")
     assert one.PatientID != other.PatientID and one.StudyInstanceUID != other.StudyInstanceUID
-    site.run(request="PatientConflicts: split\n", status=3)
+    site.run("--reprocess", "all", request="PatientConflicts: split\n", status=3)
     assert len(site.instances()) == 2
 
 
@@ -180,9 +180,9 @@ def test_the_same_sop_instance_uid_with_other_content_is_found_across_runs(site:
     site.run(only=[same])
     assert site.reasons() == ["duplicate"]
     first.unlink()
-    site.run(only=[second], status=3)
+    site.run("--reprocess", "quarantined", only=[second], status=3)
     assert site.reasons() == ["sop-uid-conflict"]
-    site.run(only=[same])
+    site.run("--reprocess", "all", only=[same])
     assert site.reasons() == [] and contents(site.output) == before
 
 
@@ -223,7 +223,7 @@ def test_what_was_settled_anew_stays_settled(site: Site) -> None:
     for path in (other_study, other_patient, other_content):
         path.unlink()
     site.run("--settle-anew", only=[settled])
-    site.run(status=3)
+    site.run("--reprocess", "quarantined", status=3)
     assert site.reasons() == ["patient-conflict", "sop-uid-conflict"]
     site.run("--settle-anew")
     before = contents(site.output)

@@ -1,0 +1,147 @@
+"""What a run is to process, and what it isn't, as its look at the ledger leaves it for the plan."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+
+from transforms import plans, tables
+from transforms.ledger import Unchanged
+from transforms.locations import Location, locate, matching, table_file
+from transforms.records import SourceObject
+from transforms.sieve import Sieve, as_side_input, passes
+from transforms.tables import PLAN_DUE, PLAN_UNCHANGED, read_part, write_part
+
+_COLUMNS: Final = ("token", "uri", "size", "version", "reason", "storage_class")
+_ROWS: Final = 1 << 14
+
+
+class WriteDue(beam.PTransform):
+    """Keep the objects that are due in buckets.
+
+    Args:
+      folder: of the run, in the restricted zone.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, sources: beam.PCollection[SourceObject]) -> beam.PCollection:
+        return (
+            sources
+            | "By bucket" >> beam.WithKeys(_bucket).with_output_types(tuple[int, SourceObject])
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write_due, self._folder)
+        )
+
+
+def _bucket(source: SourceObject) -> int:
+    return plans.study_bucket(source.token)
+
+
+def _write_due(kept: tuple[int, Iterable[SourceObject]], folder: str) -> None:
+    bucket, sources = kept
+    rows = [{name: getattr(it, name) for name in _COLUMNS} for it in sorted(sources, key=lambda it: it.token)]
+    write_part(folder, "plan", PLAN_DUE, f"{bucket:03}", rows)
+
+
+class ReadDue(beam.PTransform):
+    """The objects that are due."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._parts = list(map(str, due_parts(folder)))
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[SourceObject]:
+        return (
+            pipeline
+            | "Parts" >> beam.Create(self._parts)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_read_due).with_output_types(SourceObject)
+        )
+
+
+def _read_due(part: str) -> Iterator[SourceObject]:
+    for row in read_part(locate(part)):
+        yield SourceObject(**row)
+
+
+def due_parts(folder: str) -> list[Location]:
+    """Where they are kept."""
+    return _parts(folder, PLAN_DUE)
+
+
+def _parts(folder: str, schema: Any) -> list[Location]:
+    return matching(locate(folder) / tables.name_of(schema) / "run=plan", "*.parquet")
+
+
+class WriteUnchanged(beam.PTransform):
+    """Keep what has an output and is unchanged in buckets, since it may have to be written again all the same."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._folder = folder
+
+    def expand(self, unchanged: beam.PCollection[Unchanged]) -> beam.PCollection:
+        return (
+            unchanged
+            | "By bucket" >> beam.FlatMap(_by_bucket).with_output_types(tuple[int, tuple[bytes, bool]])
+            | "Group" >> beam.GroupByKey()
+            | "Write" >> beam.Map(_write_unchanged, self._folder)
+        )
+
+
+def _by_bucket(it: Unchanged) -> Iterator[tuple[int, tuple[bytes, bool]]]:
+    if it.written:
+        yield it.token[0], (it.token, it.by_other_request)
+
+
+def _write_unchanged(kept: tuple[int, Iterable[tuple[bytes, bool]]], folder: str) -> None:
+    bucket, told = kept
+    rows = [{"token": token, "by_other_request": other} for token, other in sorted(told)]
+    write_part(folder, "plan", PLAN_UNCHANGED, f"{bucket:03}", rows)
+
+
+class UnchangedOf(beam.PTransform):
+    """Of the sources of all that rejoins those that were listed and found unchanged."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self._parts = list(map(str, _parts(folder, PLAN_UNCHANGED)))
+
+    def expand(self, rejoining: beam.PCollection[SourceObject]) -> beam.PCollection[Unchanged]:
+        tokens = rejoining | "Tokens" >> beam.Map(_by_token).with_output_types(tuple[str, None])
+        sieve = tokens | "Of each" >> beam.Keys() | "Sieve" >> Sieve()
+        unchanged = (
+            rejoining.pipeline
+            | "Parts" >> beam.Create(self._parts)
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.ParDo(_ReadUnchangedFn(), as_side_input(sieve)).with_output_types(tuple[str, Unchanged])
+        )
+        return (
+            (tokens, unchanged)
+            | "Join" >> beam.CoGroupByKey()
+            | "Both" >> beam.FlatMapTuple(_both).with_output_types(Unchanged)
+        )
+
+
+def _by_token(source: SourceObject) -> tuple[str, None]:
+    return source.token, None
+
+
+class _ReadUnchangedFn(beam.DoFn):
+    def process(self, part: str, sieve: bytes) -> Iterator[tuple[str, Unchanged]]:
+        if not sieve:
+            return
+        with pq.ParquetFile(table_file(locate(part))) as file:
+            for batch in file.iter_batches(_ROWS):
+                for token, other in zip(*(batch.column(at).to_pylist() for at in (0, 1)), strict=True):
+                    if passes(token.hex(), sieve):
+                        yield token.hex(), Unchanged(token, b"", b"", True, other, None)
+
+
+def _both(token: str, told: tuple[Iterable[None], Iterable[Unchanged]]) -> Iterator[Unchanged]:
+    if list(told[0]):
+        yield from told[1]
