@@ -28,8 +28,8 @@ def found(restricted: Path, way: str, value: str, status: int = 0) -> list[dict]
     return json.loads(done.stdout)
 
 
-def anonymized(inputs: Path, output: Path) -> None:
-    dicomveil("anonymize", "--input", inputs, "--output", output, "--key", "env:DICOMVEIL_KEY", status=0)
+def anonymized(inputs: Path, output: Path, *more: str) -> None:
+    dicomveil("anonymize", "--input", inputs, "--output", output, "--key", "env:DICOMVEIL_KEY", *more, status=0)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_only_finished_runs_answer(tmp_path: Path) -> None:
     dicomveil("lookup", "--restricted", restricted, "--original", "MRN5550123", status=2)
     anonymized(tmp_path / "in", tmp_path / "out")
     (first,) = (restricted / "runs").iterdir()
-    anonymized(tmp_path / "in", tmp_path / "out")
+    anonymized(tmp_path / "in", tmp_path / "out", "--reprocess", "all")
     (link,) = found(restricted, "--original", "MRN5550123")
     assert len(link["runs"]) == 2 and link["runs"] == sorted(link["runs"]) and link["runs"][0] == first.stem
     first.unlink()
