@@ -2,9 +2,12 @@
 
 import argparse
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 
 import click
+
+from transforms.object_stores import bucket_of, scheme_of
 
 REPLACED = {"--direct_num_workers": "--workers", "--direct_running_mode": "--workers"}
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "direct", "local")
@@ -32,6 +35,36 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
     if problems:
         raise click.UsageError("\n".join(problems))
     return _without_runner(extra) + undeclared
+
+
+def check_apart(words: Iterable[str], places: Mapping[str, str]) -> None:
+    """Refuse options of Beam's that lead into places which are shared: what it keeps there are originals.
+
+    Args:
+      places: such as they are, by their options.
+
+    Raises:
+      click.UsageError: for all of them at once.
+    """
+    problems, option = [], ""
+    for word in words:
+        name, _, value = word.partition("=") if word.startswith("-") else (option, "", word)
+        option = name
+        for place, root in places.items():
+            if value and _shares(value, root):
+                problems.append(
+                    f"{name}: leads into {place} or its bucket, and will hold originals; name another place"
+                )
+    if problems:
+        raise click.UsageError("\n".join(problems))
+
+
+def _shares(value: str, root: str) -> bool:
+    """Whether who may read a root may read what lies at a value."""
+    if scheme_of(root):
+        return (scheme_of(value), bucket_of(value)) == (scheme_of(root), bucket_of(root))
+    path = value.removeprefix("file://")
+    return path.startswith("/") and os.path.commonpath((os.path.realpath(path), root)) == root
 
 
 def _astray(extra: list[str], unknown: list[str]) -> list[str]:
