@@ -1,0 +1,81 @@
+"""How many failures a run bears: counted exactly once it is planned, and while it writes by what its workers tell."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from dicomveil.errors import REASONS
+from pipelines.deferral import Total
+from pipelines.plan import Verdict
+from pipelines.runs import Run
+from transforms import plans, stores
+from transforms.progress import failed
+
+_POLL: Final = 0.2
+
+
+def planned(verdict: Verdict) -> dict[str, int]:
+    """How many objects the plan quarantines, by reason."""
+    return {reason: count for reason, count in verdict.reasons.items() if REASONS[reason].outcome == "quarantined"}
+
+
+class Watch:
+    """Looks on while a run writes, and tells its workers to stop where more fails than is borne.
+
+    Args:
+      before: failures before it begins: those of the plan, and of slices that an earlier command has ended.
+    """
+
+    def __init__(self, run: Run, verdict: Verdict, before: int) -> None:
+        self._run, self._before = run, before
+        self._borne = run.limits.borne(verdict.due)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the workers were told to stop, by this command or an earlier one."""
+        return bool(self._run.limits.failures) and self._run.stop.exists()
+
+    def look(self) -> None:
+        """Count, and tell them."""
+        if self._before + failed(str(self._run.progress)) > self._borne and not self._run.stop.exists():
+            stores.create_restricted(self._run.stop, b"")
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Look now and then, as long as the context lasts, and once at its end."""
+        if not self._run.limits.failures:
+            yield
+            return
+        done = threading.Event()
+        thread = threading.Thread(target=self._look_on, args=(done,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+        self.look()
+
+    def _look_on(self, done: threading.Event) -> None:
+        while not done.wait(_POLL):
+            self.look()
+
+
+def of_slice(run: Run, buckets: list[int], outcomes: dict[str, int]) -> int:
+    """How many more a slice has quarantined that has ended, than its plan had.
+
+    Args:
+      outcomes: how many, by "outcome reason", as its record has them.
+    """
+    settled = sum(count for name, count in outcomes.items() if name.startswith("quarantined "))
+    instances = (planned for bucket in buckets for planned in plans.read_instances(str(run.folder), bucket))
+    return settled - sum(bool(it.reason) and REASONS[it.reason].outcome == "quarantined" for it in instances)
+
+
+def left(run: Run, buckets: list[int]) -> Total:
+    """What a slice holds that was never begun."""
+    total = Total()
+    for bucket in buckets:
+        total = total.plus(plans.read_instances(str(run.folder), bucket))
+    return total
