@@ -13,9 +13,12 @@ run: $(STAMP)
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(if $(LONG),,-m "not long") $(ARGS)
 
-# A hundred deaths of a run that moves its sources; what was seen goes to build/campaign.
+# A hundred deaths of a run that moves its sources, and of one in a store; then archives of two sizes in a store. What was
+# seen goes to build/campaign.
 campaign: $(STAMP)
 	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge.py $(ARGS)
+	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_stores_end_to_end.py -k killed $(ARGS)
+	$(VENV)/bin/python -m benchmarks.object_storage --objects $(or $(OBJECTS),20000 200000) --json build/campaign/object_storage.json
 
 install: $(STAMP)
 

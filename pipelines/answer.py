@@ -15,6 +15,7 @@ from dicomveil import orthanc_ids
 from dicomveil.request import Request
 from dicomveil.rewrite import Place
 from dicomveil.schema import IDENTIFIERS
+from transforms.locations import Location, table_file
 from transforms.records import DEIDENTIFIED, MODIFIED
 from transforms.token_sort import TOKEN, TokenSort, token_halves
 
@@ -40,13 +41,13 @@ class Written(NamedTuple):
     name: str
 
 
-def written(parts: Iterable[Path]) -> Iterator[Written]:
+def written(parts: Iterable[Location]) -> Iterator[Written]:
     """What the instances' parts of the audit say was made, a batch of rows in memory at a time.
 
     What was copied is none of it: it isn't what the request is about, and Orthanc doesn't answer it.
     """
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with pq.ParquetFile(table_file(part)) as file:
             for batch in file.iter_batches(_ROWS, columns=list(_COLUMNS)):
                 columns = [batch.column(name).to_pylist() for name in _COLUMNS]
                 for *identifiers, name, outcome in zip(*columns, strict=True):

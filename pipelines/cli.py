@@ -1,6 +1,5 @@
 """The command line: parse, check, hand over. Beam is imported only when a run needs it."""
 
-import datetime
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ import click
 from rich.console import Console
 
 EXIT_USAGE, EXIT_FAILURE, EXIT_KEPT = 2, 1, 3
-_LONGEST_CERTIFICATE = 1 << 20
 _T = TypeVar("_T")
 _Function = Callable[..., Any]
 _Option = Callable[[Any], Any]
@@ -22,7 +20,7 @@ class _Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         before, after = (args[: args.index("--")], args[args.index("--") + 1 :]) if "--" in args else (args, [])
         ctx.meta["after"] = after
-        return super().parse_args(ctx, _spread(before, ("--input", "--crosswalk-in")))
+        return super().parse_args(ctx, _spread(before, ("--input", "--input-list", "--crosswalk-in")))
 
 
 def _spread(args: list[str], options: tuple[str, ...]) -> list[str]:
@@ -51,7 +49,15 @@ def cli() -> None:
 
 
 _OPTIONS: Final[tuple[_Option, ...]] = (
-    click.option("--input", "inputs", multiple=True, required=True, metavar="URI...", help="Files or folders to read."),
+    click.option("--input", "inputs", multiple=True, metavar="URI...", help="Folders, files, patterns."),
+    click.option(
+        "--input-list",
+        "lists",
+        multiple=True,
+        metavar="URI...",
+        help="Tables of what to read: Parquet, CSV, newline JSON, or the manifest of a store's inventory.",
+    ),
+    click.option("--filter", "taking", metavar="FILE", help="What to take of them, in YAML or JSON; all where absent."),
     click.option("--output", required=True, metavar="URI", help="Where the instances go, and nothing else."),
     click.option("--request", metavar="FILE", help="What to do, in YAML or JSON."),
     click.option(
@@ -63,12 +69,19 @@ _OPTIONS: Final[tuple[_Option, ...]] = (
     click.option(
         "--restricted", metavar="URI", help="What leads back to the originals; <output>-restricted where absent."
     ),
+    click.option(
+        "--dicomdir", metavar="URI", help="A new folder: when the run has ended, its output is copied there for media."
+    ),
     click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
     click.option(
         "--plan-only", is_flag=True, help="Stop after the plan; the same command without it goes on from there."
     ),
     click.option(
         "--overwrite", is_flag=True, help="Go on in an output made with another request, edition, recipe or key."
+    ),
+    click.option("--max-failures", metavar="N|P%", help="Stop where more than so many inputs fail."),
+    click.option(
+        "--kms-key", metavar="NAME", help="Of gs:// or s3://: the key management's key that encrypts the outputs."
     ),
 )
 """Of every command that reads instances and writes others."""
@@ -94,7 +107,22 @@ def _run_command(*more: _Option) -> Callable[[_Function], click.Command]:
         metavar="URI...",
         help="New values of patients and UIDs, by CSV or Parquet; they win over derived ones.",
     ),
-    click.option("--settle-anew", "anew", is_flag=True, help="Forget the conflicts that earlier runs have met."),
+    click.option(
+        "--settle-anew",
+        "anew",
+        is_flag=True,
+        help="Forget the conflicts that earlier runs have met, and look at everything again.",
+    ),
+    click.option(
+        "--reprocess",
+        type=click.Choice(["all", "quarantined", "changed-request"]),
+        help="What to process again, though it hasn't changed since an earlier run.",
+    ),
+    click.option("--retire", is_flag=True, help="Remove the outputs of sources that are gone."),
+    click.option(
+        "--max-instances", type=click.IntRange(1), metavar="N", help="Take whole studies, up to so many instances."
+    ),
+    click.option("--max-bytes", metavar="SIZE", help="Take whole studies, up to so much: 500MB, 20GiB."),
 )
 def anonymize(ctx: click.Context, **asked: Any) -> None:
     """De-identify every instance below the inputs, or what the request's Resources name. Any option of Beam's may be
@@ -124,20 +152,51 @@ def merge(ctx: click.Context, **asked: Any) -> None:
     _run(ctx, "merge", **asked)
 
 
+@cli.command("run")
+@click.argument("job", metavar="JOB")
+@click.option("--dry-run", is_flag=True, help="Plan, tell what there is to do and what it takes, and leave it at that.")
+@click.pass_context
+def run_job(ctx: click.Context, job: str, dry_run: bool) -> None:
+    """Carry out a job: a command with its options, in a YAML file, as schedulers start it."""
+    from dicomveil.errors import DicomveilError
+    from pipelines.jobs import read_job
+
+    try:
+        asked = read_job(job, cli.commands, dry_run)
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_USAGE)
+    command = cli.commands[asked.command]
+    try:
+        told = command.make_context(asked.command, list(asked.words), parent=ctx, obj=asked)
+    except click.UsageError as refused:
+        _stop(f"{job}: {refused.format_message()}", EXIT_USAGE)
+    with told:
+        command.invoke(told)
+
+
 def _run(
     ctx: click.Context,
     command: str,
     inputs: tuple[str, ...],
+    lists: tuple[str, ...],
+    taking: str | None,
     output: str,
     request: str | None,
     key: str | None,
     audit: str | None,
     restricted: str | None,
+    dicomdir: str | None,
     workers: int,
     plan_only: bool,
     overwrite: bool,
     crosswalks: tuple[str, ...] = (),
     anew: bool = False,
+    reprocess: str | None = None,
+    retire: bool = False,
+    max_instances: int | None = None,
+    max_bytes: str | None = None,
+    max_failures: str | None = None,
+    kms_key: str | None = None,
 ) -> None:
     """Check a command, then carry it out from wherever it stands."""
     import logging
@@ -146,41 +205,62 @@ def _run(
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam complains of optional packages while it is imported
     from dicomveil.compression import unavailable
     from dicomveil.errors import DicomveilError
+    from pipelines import ledger, places, runs
     from pipelines import purge as sources
-    from pipelines import runs
     from pipelines.course import RunFailed, carry_out
-    from pipelines.options import beam_options
+    from pipelines.limits import Limits, check_failures, read_size
+    from pipelines.options import beam_options, check_apart
     from pipelines.progress import Report
+    from pipelines.requests import read_filter, read_request
+    from transforms.lease import LeaseLost
     from transforms.secrets import refer
     from transforms.stores import StoreFailed
 
     ours = [name for option in ctx.command.params for name in option.opts]
     console = Console(file=os.fdopen(os.dup(2), "w"))
     mistakes = _Mistakes()
+    if not inputs and not lists:
+        mistakes.found.append("--input: say what to read, here or in --input-list")
     beam = mistakes.checked(lambda: beam_options(ours, ctx.args, ctx.meta["after"]))
-    asked = mistakes.checked(lambda: _request(request, command))
-    where = mistakes.checked(lambda: runs.places(inputs, output, audit, restricted, crosswalks))
+    job = ctx.obj
+    inline = job.inline if job else {}
+    plan_only = plan_only or bool(job and job.dry)
+    asked = inline.get("request") or mistakes.checked(lambda: read_request(request, command))
+    taken = inline.get("filter") or mistakes.checked(lambda: read_filter(taking))
+    where = mistakes.checked(lambda: places.resolve(inputs, output, audit, restricted, crosswalks, lists))
+    if beam and where:
+        mistakes.checked(lambda: check_apart(beam, {"--output": where.output, "--audit": where.audit}))
+    medium = mistakes.checked(lambda: places.medium(dicomdir, where) if dicomdir and where else None)
     mistakes.checked(lambda: refer(key) if key is not None else None)
+    mistakes.checked(lambda: places.check_kms_key(kms_key, output) if kms_key is not None else None)
+    size = mistakes.checked(lambda: read_size(max_bytes) if max_bytes else 0)
+    failing = mistakes.checked(lambda: check_failures(max_failures) if max_failures else "")
+    limits = Limits(max_instances or 0, size or 0, failing or "")
     if asked is not None and asked.transcode and (absent := unavailable(asked.transcode)):
         mistakes.found.append(f"Transcode: {absent}")
-    mistakes.checked(lambda: sources.check(asked, key) if asked is not None else None)
+    mistakes.checked(lambda: sources.check(asked, key, where) if asked is not None else None)
+    mistakes.checked(lambda: ledger.check(asked, key, retire) if asked is not None else None)
     if mistakes.found or beam is None or asked is None or where is None:
         _stop("\n".join(mistakes.found), EXIT_USAGE)
     try:
-        with runs.locked(where.restricted):
-            ended = None if plan_only else sources.unfinished(where, asked, key, anew)
+        with runs.locked(where.restricted) as lease:
+            ended = None if plan_only else sources.unfinished(where, asked, key, anew, taken)
             if ended:
                 console.print(f"Run {ended} has ended, but its sources are still there: going on.", highlight=False)
                 sys.exit(_purge_at_the_end(where.restricted, ended, console))
-            run = runs.begin(where, asked, key, overwrite, anew)
+            run = runs.begin(where, asked, key, overwrite, anew, reprocess or "", retire, limits, lease, taken)
+            run.kms_key = kms_key or ""
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
             summary = carry_out(run, workers, beam, Report(console), plan_only)
+            if job and job.dry and not run.resumed:
+                runs.finish(run)  # the next run looks for itself
             if summary:
                 summary.print(Console())
-            if summary and not asked.keep_source:
-                sys.exit(_purge_at_the_end(where.restricted, run.id, console))
-    except (RunFailed, StoreFailed) as failed:
+            copied = _copy_to_medium((where.output,), medium, "", console) if summary and medium else 0
+            if summary and not asked.keep_source and not summary.stopped:
+                sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console)))
+    except (RunFailed, StoreFailed, LeaseLost) as failed:
         _stop(str(failed), EXIT_FAILURE)
     except DicomveilError as refused:
         _stop(str(refused), EXIT_USAGE)
@@ -191,7 +271,7 @@ def _run(
     except Exception as unforeseen:
         _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     if summary:
-        sys.exit(summary.exit_status)
+        sys.exit(max(copied, summary.exit_status))
 
 
 @cli.command()
@@ -209,6 +289,7 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
     from dicomveil.errors import DicomveilError
     from pipelines import purge as sources
     from pipelines import runs
+    from transforms.lease import LeaseLost
     from transforms.stores import StoreFailed
 
     if dry_run and abandon:
@@ -224,6 +305,8 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
                 purged = _purge(root, run_id, console)
     except StoreFailed as failed:
         _stop(f"There is {failed}. Nothing more is deleted. See to it, and run the same command again.", EXIT_FAILURE)
+    except LeaseLost as lost:
+        _stop(str(lost), EXIT_FAILURE)
     except DicomveilError as refused:
         _stop(str(refused), EXIT_USAGE)
     except OSError as failed:
@@ -264,6 +347,32 @@ def _purge(restricted: str, run_id: str, console: Console):  # type: ignore[no-u
     return purged
 
 
+@cli.command()
+@click.option("--restricted", required=True, metavar="URI", help="Where runs left what leads to the originals.")
+@click.option("--audit", metavar="URI", help="Where their records went, to be merged too.")
+def compact(restricted: str, audit: str | None) -> None:
+    """Merge the many small parts of old runs' tables into few large ones; whoever reads them sees the same rows."""
+    from dicomveil.errors import DicomveilError
+    from pipelines import compact as door
+    from pipelines import runs
+    from transforms.stores import StoreFailed
+
+    try:
+        root = door.root_of(restricted)
+        with runs.locked(root):
+            door.merge(root, audit).print(Console())
+    except StoreFailed as failed:
+        _stop(f"There is {failed}. Nothing is lost. See to it, and run the same command again.", EXIT_FAILURE)
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_USAGE)
+    except OSError as failed:
+        _stop(f"--restricted or --audit can't be used: {failed.strerror}.", EXIT_FAILURE)
+    except KeyboardInterrupt:
+        _stop("Interrupted. Nothing is lost; the same command goes on.", EXIT_FAILURE)
+    except Exception as unforeseen:
+        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
+
+
 @cli.command(cls=_Command)
 @click.option(
     "--input", "inputs", multiple=True, required=True, metavar="URI...", help="De-identified files or folders."
@@ -302,6 +411,47 @@ def reidentify(
         _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     settled.print(Console())
     sys.exit(settled.exit_status)
+
+
+@cli.command(cls=_Command)
+@click.option("--input", "inputs", multiple=True, required=True, metavar="URI...", help="What runs have written.")
+@click.option("--output", required=True, metavar="FOLDER", help="A new folder: the root of the medium.")
+@click.option("--id", "file_set_id", metavar="NAME", default="", help="What the medium is called: its File-set ID.")
+def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
+    """Copy instances into a File-set for CD, DVD or USB, with a DICOMDIR; their bytes stay as they are.
+
+    Exit status: 0 all are in it, 3 some are left out, 2 wrong usage, 1 failure.
+    """
+    import os
+
+    from dicomveil.errors import DicomveilError
+    from pipelines import media as door
+
+    try:
+        where = door.places(inputs, output, file_set_id)
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_USAGE)
+    sys.exit(_copy_to_medium(*where, file_set_id, Console(file=os.fdopen(os.dup(2), "w"))))
+
+
+def _copy_to_medium(inputs: tuple[str, ...], folder: Path, file_set_id: str, console: Console) -> int:
+    """Write a File-set, and tell of it: the exit status."""
+    from dicomveil.errors import DicomveilError
+    from pipelines import media as door
+
+    try:
+        with console.status("Copying") as status:
+            written = door.write(inputs, folder, file_set_id, lambda count: status.update(f"Copying: {count:,} files"))
+    except DicomveilError as refused:
+        _stop(str(refused), EXIT_FAILURE)
+    except OSError as failed:
+        _stop(f"The File-set can't be written: {failed.strerror}. Remove what is there, and start again.", EXIT_FAILURE)
+    except KeyboardInterrupt:
+        _stop("Interrupted. What is there has no DICOMDIR: remove it, and start again.", EXIT_FAILURE)
+    except Exception as unforeseen:
+        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
+    written.print(Console())
+    return written.exit_status
 
 
 @cli.command()
@@ -365,6 +515,7 @@ def explain(request: str | None, diff: tuple[str, str] | None) -> None:
     from dicomveil.errors import DicomveilError
     from dicomveil.explain import difference
     from dicomveil.explain import explain as told
+    from pipelines.requests import read_request
 
     try:
         if diff and request:
@@ -372,39 +523,18 @@ def explain(request: str | None, diff: tuple[str, str] | None) -> None:
         if diff:
             click.echo(difference(_edition(diff[0]), _edition(diff[1]), diff))
         else:
-            click.echo(told(_request(request)))
+            click.echo(told(read_request(request)))
     except DicomveilError as refused:
         _stop(str(refused), EXIT_USAGE)
-
-
-def _request(file: str | None, command: str = "anonymize"):  # type: ignore[no-untyped-def]  # imported when needed
-    from dicomveil.body import parse_request
-    from dicomveil.errors import Problem, RequestError
-
-    if file is None:
-        return parse_request("", "--request", command=command)
-    try:
-        text = Path(file).read_text("utf-8")
-        today = datetime.datetime.now(datetime.timezone.utc).date()
-        return parse_request(text, file, lambda name: _beside(file, name), today, command)
-    except OSError as failed:
-        raise RequestError((Problem(file, f"can't be read: {failed.strerror}", "check --request"),)) from None
-    except UnicodeDecodeError:
-        raise RequestError((Problem(file, "is no text in UTF-8", "check --request"),)) from None
-
-
-def _beside(request: str, name: str) -> bytes:
-    """The head of a file that a request names, from the request's own folder on."""
-    with (Path(request).parent / name).open("rb") as file:
-        return file.read(_LONGEST_CERTIFICATE)
 
 
 def _edition(name: str):  # type: ignore[no-untyped-def]  # imported when it is needed
     """The Basic Profile of an edition, or the request in a file."""
     from dicomveil import standard
     from dicomveil.request import Request
+    from pipelines.requests import read_request
 
-    return Request(dicom_version=name) if name in standard.EDITIONS else _request(name)
+    return Request(dicom_version=name) if name in standard.EDITIONS else read_request(name)
 
 
 class _Mistakes:

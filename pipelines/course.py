@@ -6,17 +6,19 @@ import datetime
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 from dicomveil.errors import REASONS, DicomveilError
-from pipelines import execute, known, plan, runs
+from pipelines import costs, execute, failures, known, ledger, look, plan, retire, runs
+from pipelines.places import RunRefused
 from pipelines.progress import Report
 from pipelines.resources import check_resources
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
-from pipelines.summary import Settled, Summary
-from transforms import stores
+from pipelines.summary import STOPPED, Settled, Summary
+from transforms import stores, tables
 from transforms.rewrite import NOT_PERMISSIVE
 
 SLICE: Final = 4000
@@ -28,7 +30,13 @@ _PLURALS: Final = {
     "instance": "instances",
     "frame-of-reference": "frames of reference",
 }
-_STOPPED: Final = {stores.STORE_FULL: "Make room", stores.STORE_FAILED: "See to it"}
+_STOPPED: Final = {
+    stores.STORE_FULL: "Make room",
+    stores.STORE_FAILED: "See to it",
+    stores.STORE_REFUSED: "Check the credentials, and what they may do",
+    stores.STORE_UNREACHED: "See to it",
+    stores.STORE_UNNAMEABLE: "Rename it, or name as --input what lies beside it",
+}
 
 
 class RunFailed(DicomveilError):
@@ -47,11 +55,15 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
         plan.discard(run)
         try:
             run.known = known.gather(run)
+            run.ledger = ledger.ask(run)
         except DicomveilError:
             runs.finish(run)  # with another crosswalk or request it is another run
             raise
         with report.stage("Planning", str(run.progress)):
-            _run(run, partial(plan.build, run=run), workers, beam_options)
+            if run.ledger:
+                _run(run, partial(look.build, run=run), workers, beam_options)
+            if not run.ledger or look.due(run):
+                _run(run, partial(plan.build, run=run), workers, beam_options)
     verdict = plan.verdict(run)
     report.plan(verdict, run.request.keep_source)
     try:
@@ -60,16 +72,23 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
         plan.discard(run)  # whatever the user mends, the same command looks at it anew
         raise
     if plan_only:
+        _tell_costs(run, verdict, report)
         return None
     slices = plan.slices(verdict, SLICE)
     stores.restricted_folder(run.slice_record(0).parent)
-    with report.stage(_STAGES.get(run.request.command, "Modifying"), str(run.progress), verdict.listed):
+    stage = _STAGES.get(run.request.command, "Modifying")
+    with report.stage(stage, str(run.progress), verdict.due) if slices else nullcontext():
+        watch = failures.Watch(run, verdict, _failed_before(run, verdict, slices))
         for number, buckets in enumerate(slices):
-            if not run.slice_record(number).exists():
+            if not run.slice_record(number).exists() and not watch.stopped:
                 run.temporary.mkdir(parents=True, exist_ok=True)
                 build = partial(execute.build, run=run, number=number, buckets=buckets)
-                _run(run, build, workers, beam_options)
-    settled = _settle(run, len(slices))
+                with watch.looking():
+                    _run(run, build, workers, beam_options)
+    settled = _settle(run, slices, verdict)
+    settled.stopped = watch.stopped
+    if verdict.former:
+        _retire(run, settled, bool(verdict.deferred or settled.stopped), workers, beam_options)
     if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):
         raise RunFailed(
             f"{verdict.listed} objects were listed and {settled.count} settled, so the run isn't committed. "
@@ -78,10 +97,20 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
     finished = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     summary = Summary(run, verdict, settled, finished)
     settled.parts["restricted"] += runs.given_parts(run.places.restricted, run.id)
-    runs.commit(run, settled.parts, summary.content())
+    runs.commit(run, settled.parts, summary.content(), whole=not settled.stopped)
     runs.sweep(run)
     runs.finish(run)
     return summary
+
+
+def _tell_costs(run: Run, verdict: plan.Verdict, report: Report) -> None:
+    where = run.places
+    a_slice = execute.SHARDS * (len(tables.AUDIT) + len(tables.RESTRICTED)) + 1
+    records = 2 * len(verdict.buckets) + a_slice * len(plan.slices(verdict, SLICE))
+    needed = costs.needs(
+        verdict.met, where.inputs, verdict.listed - verdict.due, where.output, where.restricted, where.audit, records
+    )
+    costs.tell(report.console, needed, costs.notes(verdict.met, where.output))
 
 
 def _check(run: Run, verdict: plan.Verdict) -> None:
@@ -92,11 +121,16 @@ def _check(run: Run, verdict: plan.Verdict) -> None:
         counts = ", ".join(f"{count} {_PLURALS[role]}" for role, count in sorted(merged.items()))
         or_else = "" if "instance" in merged else ", or add AllowMerge: true and Force: true"
         remedy = f" Leave the constant out{or_else}."
-        raise runs.RunRefused(f"A constant of the request would make one of {counts}; nothing was written.{remedy}")
-    failed = {reason: count for reason, count in verdict.reasons.items() if REASONS[reason].outcome == "quarantined"}
+        raise RunRefused(f"A constant of the request would make one of {counts}; nothing was written.{remedy}")
+    failed = failures.planned(verdict)
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
     if failed and not run.request.permissive:
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
         raise RunFailed(f"Permissive is false, and the plan sets inputs aside: {told}. Nothing was written.")
+    if sum(failed.values()) > run.limits.borne(verdict.due):
+        raise RunFailed(
+            f"Of {verdict.due:,} objects the plan sets aside {told}: more than --max-failures {run.limits.failures}. "
+            "Nothing was written. What they are, a run without the limit tells."
+        )
 
 
 def _may_merge(run: Run) -> bool:
@@ -105,7 +139,7 @@ def _may_merge(run: Run) -> bool:
 
 def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: list[str]) -> None:
     try:
-        with workers_log(run.folder / "workers.log"):
+        with workers_log(run.scratch / "workers.log"):
             pipeline = local_pipeline(workers, beam_options)
             build(pipeline)
             pipeline.run().wait_until_finish()
@@ -123,17 +157,46 @@ def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: lis
                 raise RunFailed(f"There is {met}. {remedy}, and run the same command again.") from None
         raise RunFailed(
             f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was. "
-            f"What the workers said is in workers.log of run={run.id} under --restricted."
+            f"What the workers said is in {run.scratch / 'workers.log'}."
         ) from None
 
 
-def _settle(run: Run, slices: int) -> Settled:
+def _retire(run: Run, settled: Settled, unfinished: bool, workers: int, beam_options: list[str]) -> None:
+    """Settle what becomes of former versions, record it, and then remove what is to go."""
+    if not retire.record_of(run.folder).exists():
+        written = retire.written(run.places.restricted, settled.parts["restricted"])
+        _run(run, partial(retire.build, run=run, written=written, unfinished=unfinished), workers, beam_options)
+    for zone, name, count in retire.remove_recorded(run.folder, run.places.restricted, run.places.output):
+        if zone == "gone":
+            settled.gone[name] += count
+        else:
+            settled.parts[zone].append({"path": name, "rows": count})
+
+
+def _failed_before(run: Run, verdict: plan.Verdict, slices: list[list[int]]) -> int:
+    """How many failures there are before the first slice that this command begins."""
+    count = sum(failures.planned(verdict).values())
+    for number, buckets in enumerate(slices if run.limits.failures and run.resumed else ()):
+        if run.slice_record(number).exists():
+            record = json.loads(run.slice_record(number).read_bytes())
+            count += failures.of_slice(run, buckets, {name: of for zone, name, of in record if zone == "settled"})
+    return count
+
+
+def _settle(run: Run, slices: list[list[int]], verdict: plan.Verdict) -> Settled:
+    """Add up what was settled, by the slices and by earlier runs, and what was left."""
     settled = Settled()
-    for number in range(slices):
+    settled.add(verdict.unchanged, verdict.unchanged_tokens)
+    settled.add(verdict.deferred, verdict.deferred_tokens)
+    for number, buckets in enumerate(slices):
+        if not run.slice_record(number).exists():
+            left = failures.left(run, buckets)
+            settled.add(left.objects, f"{left.tokens:x}")
+            settled.outcomes[STOPPED] += left.objects
+            continue
         for zone, name, count in json.loads(run.slice_record(number).read_bytes()):
             if zone == "tokens":
-                settled.count += count
-                settled.tokens = (settled.tokens + int(name, 16)) % (1 << 128)
+                settled.add(count, name)
             elif zone in ("settled", "risk", "frozen"):
                 {"settled": settled.outcomes, "risk": settled.risks, "frozen": settled.frozen}[zone][name] += count
             else:

@@ -4,8 +4,9 @@ from typing import Final
 
 import apache_beam as beam
 
-from pipelines.runs import Run
+from pipelines.runs import Run, taken
 from transforms.audit import WriteCrosswalks, WriteOutcomes
+from transforms.ledger import LedgerRows
 from transforms.maps import AttachMaps
 from transforms.outcomes import WriteSliceRecord
 from transforms.plan import ReadMaps, ReadPlanned
@@ -21,12 +22,16 @@ def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) ->
     slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
     maps = slice_ | "Maps" >> ReadMaps(folder)
     pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
+    stop = str(run.stop) if run.limits.failures else ""
     outcomes = pairs | "Rewrite" >> RewriteInstances(
-        request, str(run.target), run.key, where.output, str(run.temporary), str(run.progress)
+        request, str(run.target), run.key, where.output, str(run.temporary), str(run.progress), stop, run.kms_key
     )
-    fingerprint = run.request.fingerprint
+    fingerprint, table = run.request.fingerprint, run.fingerprints["table"]
+    ledger = (
+        None if request.alters or run.ephemeral else LedgerRows(run.key, fingerprint, table, taken(run.taking, run.key))
+    )
     written = outcomes | "Outcomes" >> WriteOutcomes(
-        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint
+        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint, ledger
     )
     linked = folder, where.audit, where.restricted, run.id, run.key, request
     crosswalks = slice_ | "Crosswalks" >> (

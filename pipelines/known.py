@@ -4,23 +4,26 @@ Only what a finished run lists in its manifest counts. Where it is, workers read
 """
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 from dicomveil.study import Lists
 from pipelines import runs
 from pipelines.dead import close_dead
-from pipelines.runs import Run, RunRefused
+from pipelines.places import RunRefused
+from pipelines.runs import Run
 from transforms import facts, stores
 from transforms.crosswalk_rows import PATIENT, UID
 from transforms.crosswalks import import_crosswalk
 from transforms.facts import NOTHING_KNOWN, Known, Part
+from transforms.locations import locate
+from transforms.manifests import parts_of
 from transforms.tables import (
     CROSSWALK_GIVEN,
     CROSSWALK_INSTANCES,
     CROSSWALK_PATIENTS,
     CROSSWALK_STUDIES,
     CROSSWALK_UIDS,
+    GONE,
     QUARANTINE,
     name_of,
 )
@@ -30,6 +33,7 @@ _TABLES: Final = {
     facts.INSTANCES: CROSSWALK_INSTANCES,
     facts.CONFLICTS: QUARANTINE,
     facts.GIVEN: CROSSWALK_GIVEN,
+    facts.GONE: GONE,
 }
 
 
@@ -63,7 +67,7 @@ def gather(run: Run) -> Known:
     known[facts.GIVEN] = given
     file = run.folder / "facts.json"
     stores.create_restricted(file, json.dumps(known).encode())
-    names = [Path(part.path).name for part in given]
+    names = [locate(part.path).name for part in given]
     lists = Lists(*(any(name.startswith(f"{kind}-") for name in names) for kind in ("patient", "uid")))
     if run.request.unlisted == "quarantine" and not any(lists):
         raise RunRefused("Unlisted: quarantine goes by a crosswalk, and there is none: add --crosswalk-in.")
@@ -72,23 +76,24 @@ def gather(run: Run) -> Known:
 
 def _parts(run: Run, earlier: list[dict[str, Any]], table: str) -> list[Part]:
     """The parts of a table, the oldest first."""
-    root = Path(run.places.restricted)
+    root = locate(run.places.restricted)
     return [
-        Part(str(root / part["path"]), it["run"], it.get("output") == run.places.output)
+        Part(str(part.path), it["run"], it.get("output") == run.places.output, *part.rows[1:])
         for it in earlier
-        for part in it["parts"]
-        if part["path"].startswith(f"{table}/run=")
+        for part in parts_of(it, root, table)
     ]
 
 
 def _imported(run: Run, earlier: list[dict[str, Any]], given: list[str]) -> list[Part]:
     """The parts of what the user's crosswalks give, and those before; both must agree with what this output holds."""
-    folder = Path(run.places.restricted) / name_of(CROSSWALK_GIVEN) / f"run={run.id}"
+    folder = locate(run.places.restricted) / name_of(CROSSWALK_GIVEN) / f"run={run.id}"
     made_alike = [it for it in earlier if it["fingerprints"] == run.fingerprints]
     written = {
-        kind: [part.path for part in _parts(run, made_alike, name_of(schema)) if part.here]
+        kind: list(dict.fromkeys(part.path for part in _parts(run, made_alike, name_of(schema)) if part.here))
         for kind, schema in ((PATIENT, CROSSWALK_PATIENTS), (UID, CROSSWALK_UIDS))
     }
     identity = run.request.patient_identity, run.request.default_issuer
-    verdict = import_crosswalk([*run.places.crosswalks, *given], folder, run.key.keys(), *identity, written)
+    verdict = import_crosswalk(
+        [*run.places.crosswalks, *given], folder, run.scratch / "sorting", run.key.keys(), *identity, written
+    )
     return [Part(str(folder / name), run.id, True) for name in verdict.parts]

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from transforms import stores
-from transforms.manifests import ListedPart, listed_parts
+from transforms.locations import Location, StoreError, local_path, locate, table_file
+from transforms.manifests import ListedPart, listed_parts, read_rows
 from transforms.tables import RESTRICTED, name_of
 
 BANNER: Final = (
@@ -24,6 +25,7 @@ BANNER: Final = (
     "Leave it to those who may know, and keep it out of logs and mails."
 )
 _TABLES: Final = "crosswalk/"
+_ROWS: Final = 1 << 16
 _BLANKS: Final = " \0"
 _INTERNAL: Final = ("facts", "map_token")
 
@@ -55,33 +57,43 @@ def look_up(restricted: str, value: str, original: bool) -> list[Match]:
     """
     sought = value.strip(_BLANKS)
     if sought.startswith("file://") or not stores.is_text(sought):
-        sought = stores.uri_of(os.path.realpath(stores.local_path(sought)))
-    runs: dict[tuple[str, str], list[str]] = {}
+        sought = stores.uri_of(os.path.realpath(local_path(sought)))
+    runs: dict[tuple[str, str], set[str]] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    parts = list(listed_parts(stores.local_path(restricted)))
+    parts = list(listed_parts(locate(restricted)))
     if not {part.table for part in parts} <= {name_of(schema) for schema in RESTRICTED}:
-        raise stores.StoreError(f"{restricted}: holds other tables; name what was --restricted")
+        raise StoreError(f"{restricted}: holds other tables; name what was --restricted")
+    files: dict[Location, list[ListedPart]] = {}
     for part in parts:
         if part.table.startswith(_TABLES):
-            for row in _matching(part, sought, original):
-                same = part.table.removeprefix(_TABLES), json.dumps(row, default=str)
-                rows[same] = row
-                runs[same] = [*(run for run in runs.get(same, []) if run != part.run), part.run]
-    return [Match(same[0], tuple(runs[same]), row) for same, row in sorted(rows.items(), key=lambda item: item[0])]
+            files.setdefault(part.path, []).append(part)
+    for found in files.values():
+        for run, row in _matching(found, sought, original):
+            same = found[0].table.removeprefix(_TABLES), json.dumps(row, default=str)
+            rows[same] = row
+            runs.setdefault(same, set()).add(run)
+    told = sorted(rows.items(), key=lambda item: item[0])
+    return [Match(same[0], tuple(sorted(runs[same])), row) for same, row in told]
 
 
-def _matching(part: ListedPart, value: str, original: bool) -> Iterator[dict[str, Any]]:
+def _matching(parts: list[ListedPart], value: str, original: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(run, row) of the rows that hold a value, in the parts that are in one file."""
+    path = parts[0].path
     try:
-        schema = pq.read_schema(part.path)
+        schema = pq.read_schema(table_file(path))
         columns = [column.name for column in schema if column.type == pa.string() and _holds(column.name, original)]
         if not columns:
             return
         sought = reduce(or_, (pc.field(name) == value for name in columns))
-        found = pq.read_table(part.path, filters=sought, partitioning=None).to_pylist()
+        found = [
+            (run, row)
+            for run, batch in read_rows(path, [(*part.rows[1:], part.run) for part in parts], rows=_ROWS)
+            for row in pa.Table.from_batches([batch]).filter(sought).to_pylist()
+        ]
     except (OSError, pa.ArrowException):
-        raise stores.StoreError(f"{part.name}: a finished run lists it, and it can't be read; restore it") from None
-    for row in found:
-        yield {name: cell for name, cell in row.items() if cell not in (None, "") and name not in _INTERNAL}
+        raise StoreError(f"{parts[0].name}: a finished run lists it, and it can't be read; restore it") from None
+    for run, row in found:
+        yield run, {name: cell for name, cell in row.items() if cell not in (None, "") and name not in _INTERNAL}
 
 
 def _holds(column: str, original: bool) -> bool:

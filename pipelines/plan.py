@@ -1,29 +1,35 @@
 """The first straight line: list, scan, settle conflicts, build the studies' maps, and keep it all as the plan."""
 
 import json
-import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import apache_beam as beam
 
 from dicomveil.scan import InstanceScan
 from dicomveil.study import borne
 from dicomveil.study_map import StudyMap
-from pipelines import runs
+from pipelines import look, runs
+from pipelines.costs import Met, meet
+from pipelines.deferral import Total, defer
 from pipelines.runs import Run
 from transforms import facts, plans, stores
 from transforms.alterations import BuildAlterations
 from transforms.conflicts import SettleConflicts
+from transforms.due import ReadDue, UnchangedOf
 from transforms.facts import Facts
+from transforms.formers import ReadSuperseded
 from transforms.issuers import CountIssuers
+from transforms.ledger import TOKENS, CountUnchanged
 from transforms.match import MatchSources
-from transforms.plan import SumListed, WritePlan
+from transforms.plan import LISTED, SumListed, WritePlan
 from transforms.records import Planned
 from transforms.rejoin import RejoinInstances, SieveTokens
 from transforms.scan import ScanInstances
 from transforms.selection import SelectResources
 from transforms.study import BuildStudyMaps
+
+_MORE, _AGAIN = "more", "again"
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,12 @@ class Verdict:
       merged: how many originals a constant of the request would make one of, by what they are: patient, study, ...
       rejoining: how many instances of earlier runs are written again.
       issuers: how many Patient IDs were seen under several issuers.
+      unchanged: how many are as the ledger holds them, and aren't in any bucket; `unchanged_tokens` is the sum of their
+        tokens, `unchanged_aside` how many of them were set aside, `unchanged_other` how many outputs among them another
+        request, edition or recipe has made.
+      former: how many versions of objects aren't there any more.
+      deferred: how many are left for the next run by a limit, and aren't in any bucket; `deferred_tokens` likewise.
+      met: what of it lies in which storage class, by scheme and class.
     """
 
     listed: int
@@ -50,47 +62,71 @@ class Verdict:
     merged: dict[str, int]
     rejoining: int
     issuers: int
+    unchanged: int = 0
+    unchanged_tokens: str = "0"
+    unchanged_aside: int = 0
+    unchanged_other: int = 0
+    former: int = 0
+    deferred: int = 0
+    deferred_tokens: str = "0"
+    met: dict[str, Met] = field(default_factory=dict)
+
+    @property
+    def due(self) -> int:
+        """How many objects are processed."""
+        return self.listed - self.unchanged - self.deferred
 
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """PLAN: objects -> scans -> selected -> settled -> maps -> buckets; and once more for what rejoins."""
     request = run.worker_request
-    scan = ScanInstances(run.key, str(run.progress), request)
-    sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
+    scan = ScanInstances(run.key, str(run.progress), request, str(run.filter) if run.taking else "")
+    folder = str(run.folder)
+    if run.ledger:
+        sources = pipeline | "Due" >> ReadDue(folder)
+        superseded = pipeline | "Superseded" >> ReadSuperseded(folder, run.retire)
+    else:
+        sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
+        sources | "Listed" >> SumListed(folder)
+        superseded = None
     scanned = sources | "Scan" >> scan
     if run.request.selects:
         described = run.described if request.describes else None
         selecting = SelectResources(run.selection, run.found, described, run.key, request)
         scanned = scanned | "Select" >> selecting
-    known = Facts(pipeline, run.known)
+    known = Facts(pipeline, run.known, superseded)
     sieve = scanned | "Tokens" >> SieveTokens() if known.kinds else None
     planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, run.places.output, known, sieve)
     if request.alters:
         studies = planned | "Alterations" >> BuildAlterations(run.key, request, runs.altered_before(run))
     else:
         studies = planned | "Maps" >> BuildStudyMaps(run.key, request, known, sieve)
-        planned | "Issuers" >> CountIssuers(str(run.folder), run.key)
+        planned | "Issuers" >> CountIssuers(folder, run.key)
     if facts.INSTANCES in known.kinds:
         rejoining = (studies, planned) | "Rejoin" >> RejoinInstances(run.key, request, known)
         planned = (planned, rejoining | "Scan again" >> scan) | "Instances" >> beam.Flatten()
-        sources = (sources, rejoining) | "Objects" >> beam.Flatten()
-    (planned, studies) | "Keep" >> WritePlan(str(run.folder))
-    sources | "Listed" >> SumListed(str(run.folder))
+        rejoining | "More" >> SumListed(folder, _MORE)
+        if run.ledger:
+            again = rejoining | "Though unchanged" >> UnchangedOf(folder)
+            again | "Count them" >> CountUnchanged(run.folder / _AGAIN)
+    (planned, studies) | "Keep" >> WritePlan(folder)
 
 
 def verdict(run: Run) -> Verdict:
     """The plan's verdict, kept with it: where it is, the plan is whole, and a resumed run scans nothing again."""
     kept = run.folder / "verdict.json"
     if not kept.exists():
-        stores.create_restricted(kept, json.dumps(vars(_judge(run))).encode())
+        stores.create_restricted(kept, json.dumps(vars(_judge(run, defer(run)))).encode())
     content = json.loads(kept.read_bytes())
-    return Verdict(**content | {"buckets": {int(bucket): count for bucket, count in content["buckets"].items()}})
+    content["buckets"] = {int(bucket): count for bucket, count in content["buckets"].items()}
+    content["met"] = {kind: Met(*counts) for kind, counts in content["met"].items()}
+    return Verdict(**content)
 
 
 def discard(run: Run) -> None:
     """Remove a plan: one that never became whole, or was refused."""
     (run.folder / "verdict.json").unlink(missing_ok=True)
-    shutil.rmtree(run.folder / "plan", ignore_errors=True)
+    stores.clear(run.folder / "plan")
 
 
 def planned(run: Run) -> bool:
@@ -98,28 +134,32 @@ def planned(run: Run) -> bool:
     return (run.folder / "verdict.json").exists()
 
 
-def _judge(run: Run) -> Verdict:
+def _judge(run: Run, deferred: Total) -> Verdict:
     folder = str(run.folder)
     reasons: Counter[str] = Counter()
     originals: dict[str, set[str]] = {role: set() for role in run.request.given}
+    met: dict[str, Met] = {}
     buckets, size, studies, map_bytes, rejoining = {}, 0, 0, 0, 0
-    for bucket in range(plans.BUCKETS):
+    for bucket in plans.buckets(folder):
         instances = plans.read_instances(folder, bucket)
         if instances:
             buckets[bucket] = len(instances)
             reasons.update(planned.reason for planned in instances if planned.reason)
             size += sum(planned.size for planned in instances)
             rejoining += sum(planned.rejoins for planned in instances)
+            meet(instances, met)
         maps = {study.study_token: study.study_map for study in plans.read_studies(folder, bucket)}
         studies += len({planned.study_token for planned in instances} - {""})
         map_bytes += sum(map(len, maps.values()))
         if originals:
             _gather(originals, instances, maps)
-    listed, tokens = (run.folder / "listed").read_text().split()
+    listed, more = (_sum(run, name) for name in (LISTED, _MORE))
+    unchanged, revived, again = (_noted(run, name) for name in (look.NOTED, look.REVIVED_NOTED, _AGAIN))
+    left = [it - less - more for it, less, more in zip(unchanged, revived, again, strict=True)]
     issuers = run.folder / "issuers"
     return Verdict(
-        int(listed),
-        tokens,
+        listed[0] + more[0] - again[0],
+        f"{(listed[1] + more[1] - again[1]) % TOKENS:032x}",
         size,
         studies,
         map_bytes,
@@ -128,7 +168,28 @@ def _judge(run: Run) -> Verdict:
         _counts(originals),
         rejoining,
         int(issuers.read_text()) if issuers.exists() else 0,
+        left[0],
+        f"{left[1] % TOKENS:032x}",
+        left[2],
+        left[3],
+        look.former(run),
+        deferred.objects,
+        f"{deferred.tokens:032x}",
+        met,
     )
+
+
+def _sum(run: Run, name: str) -> tuple[int, int]:
+    """Count and sum of tokens of some objects."""
+    note = run.folder / name
+    count, tokens = note.read_text().split() if note.exists() else ("0", "0")
+    return int(count), int(tokens, 16)
+
+
+def _noted(run: Run, name: str) -> list[int]:
+    """Count, sum of tokens, and two counts more, of objects that are as the ledger holds them."""
+    note = run.folder / name
+    return list(json.loads(note.read_bytes())) if note.exists() else [0, 0, 0, 0]
 
 
 def _gather(originals: dict[str, set[str]], instances: list[Planned], maps: dict[str, bytes]) -> None:

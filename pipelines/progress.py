@@ -25,14 +25,15 @@ class Report:
     def plan(self, verdict: Verdict, keep_source: bool = True) -> None:
         """Say what the plan comes to, and what will be deleted in the end."""
         aside = sum(verdict.reasons.values())
+        unchanged = f"{verdict.unchanged:,} of them unchanged, " if verdict.unchanged else ""
         self.console.print(
-            f"Plan: {verdict.listed:,} objects, {verdict.bytes:,} bytes, {verdict.studies:,} studies, "
+            f"Plan: {verdict.listed:,} objects, {unchanged}{verdict.bytes:,} bytes, {verdict.studies:,} studies, "
             f"{aside:,} set aside; study maps {verdict.map_bytes:,} bytes",
             soft_wrap=True,
             highlight=False,
         )
         if not keep_source:
-            told = f"up to {verdict.listed - aside:,} sources will be deleted for good when the run has ended"
+            told = f"up to {verdict.due - aside:,} sources will be deleted for good when the run has ended"
             self.console.print(f"KeepSource: false: {told}.", style="bold yellow", soft_wrap=True, highlight=False)
 
     @contextmanager

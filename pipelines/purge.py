@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from dicomveil.filters import Filter
 from dicomveil.request import Request
 from pipelines import runs
-from pipelines.runs import Places, RunRefused
-from transforms import removals, secrets, stores
+from pipelines.places import Places, RunRefused
+from transforms import removals, secrets, stores, zips
+from transforms.inputs import means, root_of
+from transforms.locations import StoreError, local_path
+from transforms.manifests import Slice, named_slices, read_slice
+from transforms.object_stores import scheme_of
 from transforms.purges import DELETED, KEPT, Outcomes, Purge
 from transforms.records import COPIED, WRITTEN
 from transforms.removals import Kept, Removal, Seen
@@ -59,11 +63,11 @@ class EndedRun:
     ephemeral: bool
     finished: frozenset[str]
 
-    def tables(self, zone: str, table: str) -> dict[str, Path]:
-        """The parts of a table by their names in its folder."""
+    def tables(self, zone: str, table: str) -> dict[str, Slice]:
+        """The parts of a table by the names that they had in its folder."""
         root = Path(vars(self.places)[zone])
-        paths = [root / part["path"] for part in self.parts[zone] if part["path"].startswith(f"{table}/run=")]
-        return {path.name: path for path in paths}
+        listed = [part for part in self.parts[zone] if part["path"].startswith(f"{table}/run=")]
+        return {name: found for part in listed for name, found in named_slices(part, root)}
 
 
 @dataclass
@@ -191,21 +195,29 @@ def abandon(restricted: str, run_id: str) -> Purged:
     for part in found.parts:
         listed, outcomes, begun = found.part(part), found.settled(part), found.intended(part)
         for it in listed:
-            if it.token in begun and not os.path.lexists(stores.local_path(it.uri)):
+            if it.token in begun and not os.path.lexists(local_path(it.uri)):
                 outcomes[it.token] = (DELETED, "")
             outcomes.setdefault(it.token, (KEPT, it.reason or "abandoned"))
         found.settle(part, listed, outcomes)
     return _end(run, found, abandoned=True)
 
 
-def check(request: Request, key: str | None) -> None:
+def check(request: Request, key: str | None, where: Places | None = None) -> None:
     """Refuse, before anything is read, what could never be purged.
 
     Raises:
-      RunRefused: the sources shall go, and there is no key.
+      RunRefused: the sources shall go, and there is no key, or something is in a store, where no source is deleted.
     """
-    if not request.keep_source and key is None:
+    if request.keep_source:
+        return
+    if key is None:
         raise RunRefused(NO_KEY)
+    roots = (*where.inputs, where.output, where.audit, where.restricted) if where else ()
+    if any(map(scheme_of, roots)):
+        raise RunRefused(
+            "KeepSource: false is for folders of this machine: in a store the sources stay. Let its lifecycle rules "
+            "delete them."
+        )
 
 
 def restricted_root(restricted: str) -> str:
@@ -215,13 +227,15 @@ def restricted_root(restricted: str) -> str:
       RunRefused: no run has its records there.
       StoreError: it is in no store that can be used.
     """
-    root = Path(os.path.realpath(stores.local_path(restricted)))
+    root = Path(os.path.realpath(local_path(restricted)))
     if not any(root.glob("runs/*.json")) and not any(root.glob("run=*")):
         raise RunRefused("--restricted: no run has its records there; name what was --restricted.")
     return str(root)
 
 
-def unfinished(where: Places, request: Request, key: str | None, anew: bool = False) -> str | None:
+def unfinished(
+    where: Places, request: Request, key: str | None, anew: bool = False, taking: Filter | None = None
+) -> str | None:
     """The newest run that the same command has ended without having purged it; None for none.
 
     Raises:
@@ -231,10 +245,12 @@ def unfinished(where: Places, request: Request, key: str | None, anew: bool = Fa
         return None
     reference = secrets.refer(key)
     asked, selection = runs.fingerprints(request, reference), runs.selected(request, reference)
+    taken = runs.taken(taking, reference)
     places = json.loads(json.dumps(vars(where)))
     for it in reversed(runs.manifests(where.restricted)):
         same = it.get("places") == places and it["fingerprints"] == asked
         same = same and it.get("anew") == anew and it.get("selection", selection) == selection
+        same = same and it.get("filter", "") == taken
         if same and it.get("whole") and not it.get("keep_source", True):
             return None if Purge(where.restricted, it["run"]).ended else it["run"]
     return None
@@ -263,7 +279,7 @@ def _ended(restricted: str, run_id: str) -> EndedRun:
             f"Run {run_id} died, and another closed it: its sources stay. Run again over them, and purge that."
         )
     told = manifest["places"] | {"restricted": root}
-    where = Places(**told | {name: tuple(told[name]) for name in ("inputs", "crosswalks")})
+    where = Places(**told | {name: tuple(told.get(name, ())) for name in ("inputs", "crosswalks", "lists")})
     outputs = {it["output"] for it in found.values() if "output" in it} | {where.audit, root}
     parts = {"restricted": manifest["parts"], "audit": _audit(where, run_id, manifest)}
     writes = tuple(sorted(map(os.path.realpath, outputs)))
@@ -295,7 +311,9 @@ def _ended_well(restricted: str, run_id: str) -> EndedRun:
     for folder, state in runs.begun(run.places.restricted):
         other = state["places"]
         overlap = other["output"] == run.places.output or any(
-            _within(mine, theirs) or _within(theirs, mine) for mine in run.places.inputs for theirs in other["inputs"]
+            _within(mine, theirs) or _within(theirs, mine)
+            for mine in map(root_of, run.places.inputs)
+            for theirs in map(root_of, other["inputs"])
         )
         if runs.id_of(folder) not in run.finished and overlap:
             raise RunRefused(
@@ -331,21 +349,24 @@ def _listed(run: EndedRun) -> Iterator[Removal]:
                 name=source["name"],
                 bytes=output["bytes"] if recorded else 0,
                 sha256=output["sha256"] if recorded else "",
-                reason=_stays(source["source_uri"], run) or ("" if recorded else "unrecorded"),
+                reason=_stays(source["source_uri"], source["source_version"], run)
+                or ("" if recorded else "unrecorded"),
             )
 
 
-def _stays(uri: str, run: EndedRun) -> str:
+def _stays(uri: str, version: str, run: EndedRun) -> str:
     """Why a source stays for where it lies."""
+    if zips.is_member(version):
+        return "no-plain-file"
     try:
-        path = str(stores.local_path(uri))
-    except stores.StoreError:
+        path = str(local_path(uri))
+    except StoreError:
         return "no-plain-file"
     if not os.path.isabs(path):
         return "no-plain-file"
     if any(_within(path, output) for output in run.outputs):
         return "inside-output"
-    return "" if any(_within(path, root) for root in run.places.inputs) else "outside-input"
+    return "" if any(means(given, path) for given in run.places.inputs) else "outside-input"
 
 
 def _never(run: EndedRun) -> Counter[str]:
@@ -358,10 +379,11 @@ def _never(run: EndedRun) -> Counter[str]:
     return counted
 
 
-def _rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+def _rows(part: Slice, columns: list[str]) -> list[dict[str, Any]]:
     try:
-        return pq.read_table(path, columns=columns, partitioning=None).to_pylist()
+        return [row for batch in read_slice(part, columns) for row in batch.to_pylist()]
     except (OSError, pa.ArrowException):
+        path = part.path
         raise RunRefused(
             f"{path.parent.name}/{path.name}: the run lists it, and it can't be read; bring it back."
         ) from None

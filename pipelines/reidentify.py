@@ -18,6 +18,7 @@ from dicomveil.envelopes import Opener
 from dicomveil.errors import REASONS, DicomveilError, Unsuitable
 from dicomveil.reidentifier import NOT_RESTORED, NotRestored, restore
 from transforms import stores
+from transforms.locations import local_path
 
 BANNER: Final = "This output identifies people. Only you may read it; keep it apart from what is shared."
 _LONGEST: Final = 1 << 20
@@ -113,7 +114,7 @@ def _password(file: str) -> bytes:
 def _content(option: str, file: str, secret: bool = False) -> bytes:
     """What a file holds; of a secret one, only if its owner alone may read it."""
     try:
-        with open(os.open(stores.local_path(file), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
+        with open(os.open(local_path(file), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
             if not stat.S_ISREG(mode):
                 raise ReidentifyRefused(f"{option}: is no file")
@@ -131,8 +132,8 @@ def places(inputs: tuple[str, ...], output: str) -> tuple[tuple[str, ...], Path]
     Raises:
       ReidentifyRefused: an input isn't there, the output lies in one or holds one, or others may read it.
     """
-    found = [os.path.realpath(stores.local_path(uri)) for uri in inputs]
-    target = os.path.realpath(stores.local_path(output))
+    found = [os.path.realpath(local_path(uri)) for uri in inputs]
+    target = os.path.realpath(local_path(output))
     for path in found:
         if not os.path.lexists(path):
             raise ReidentifyRefused("--input: there is no such file or folder")
@@ -184,7 +185,7 @@ def _restore(listed: stores.Listed, output: Path, temporary: Path, opened_by: Op
         raise Unsuitable(listed.reason)
     target: Path | None = None
     try:
-        with stores.open_version(listed.uri, listed.version) as source:
+        with stores.open_version(listed.uri, listed.version, listed.size) as source:
             restored = restore(source, opened_by)
             stores.restricted_folder((output / restored.name).parent)
             if not stores.create_new(output / restored.name, temporary, restored.chunks()):

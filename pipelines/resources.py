@@ -6,7 +6,8 @@ from dicomveil.modifier import followed_modules
 from dicomveil.request import Request, Resource
 from dicomveil.scan import InstanceScan
 from dicomveil.study_map import StudyMap
-from pipelines.runs import Run, RunRefused
+from pipelines.places import RunRefused
+from pipelines.runs import Run
 from transforms import plans, stores
 from transforms.patients import contradictions
 from transforms.records import Planned
@@ -101,7 +102,7 @@ def _note_target(run: Run, study_token: str) -> None:
     if not there or maps[study_token].conflict:
         raise RunRefused("Study: none of its instances can be read, so there is nothing to merge into.")
     first = min(there, key=_sop_instance_uid)
-    with stores.open_version(first.uri, first.version) as source:
+    with stores.open_version(first.uri, first.version, first.size) as source:
         scan, keys = InstanceScan.decode(first.scan), run.key.keys()
         modules = followed_modules(source, scan, maps[study_token], run.worker_request, keys)
         stores.create_restricted(run.target, modules)

@@ -9,6 +9,8 @@ import json
 import os
 import secrets
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -20,37 +22,27 @@ import pyarrow.parquet as pq
 from dicomveil.alterations import scope_of
 from dicomveil.compile import RECIPE, fingerprint_of
 from dicomveil.errors import DicomveilError
+from dicomveil.filters import Filter
 from dicomveil.request import Request
+from pipelines.limits import NO_LIMITS, Limits
+from pipelines.places import Places, RunRefused
 from transforms import secrets as key_references
 from transforms import stores
 from transforms.crosswalk_files import crosswalk_files
 from transforms.facts import NOTHING_KNOWN, Known
+from transforms.lease import Lease, leased
+from transforms.locations import Location, locate, matching, table_file
+from transforms.object_stores import scheme_of
 from transforms.secrets import KeyReference
 from transforms.selection import write_selection
 from transforms.tables import AUDIT, CROSSWALK_GIVEN, CROSSWALK_UIDS, RESTRICTED, SCHEMA_VERSION, name_of
 
-STATE_VERSION: Final = 3
+STATE_VERSION: Final = 4
 _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
 _BEFORE: Final = "before.json"
-_READ: Final = ("--input", "--crosswalk-in")
 Parts = dict[str, list[dict[str, Any]]]
 """The parts of tables by zone, "audit" or "restricted": the path of each below its root, and its rows."""
-
-
-class RunRefused(DicomveilError):
-    """What the user asked for can't be done as asked; says what to do instead."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where a run reads and writes, as absolute paths."""
-
-    inputs: tuple[str, ...]
-    output: str
-    audit: str
-    restricted: str
-    crosswalks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -64,6 +56,14 @@ class Run:
       resumed: whether it was begun by an earlier command that died.
       known: what is known before it.
       anew: whether conflicts that earlier runs met are settled anew.
+      reprocess: which of what the ledger holds as settled is processed again, one of `transforms.ledger.REPROCESS`, or
+        "".
+      retire: whether outputs of sources that are gone are to go.
+      limits: how much it takes, and how much may fail.
+      kms_key: of the store's key management, which encrypts the outputs; "" where their bucket decides.
+      ledger: file that tells what is asked of the ledger; "" where there is none.
+      lease: on the restricted zone, without which nothing is committed; None where that is a folder.
+      taking: what is taken of the inputs; None for everything.
     """
 
     id: str
@@ -75,7 +75,14 @@ class Run:
     resumed: bool = False
     known: Known = NOTHING_KNOWN
     anew: bool = False
+    reprocess: str = ""
+    retire: bool = False
+    limits: Limits = NO_LIMITS
+    kms_key: str = ""
+    ledger: str = ""
+    lease: Lease | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
+    taking: Filter | None = None
 
     @property
     def worker_request(self) -> Request:
@@ -83,145 +90,156 @@ class Run:
         return replace(self.request.for_workers(), scope=self.fingerprints.get("scope", ""))
 
     @property
-    def selection(self) -> Path:
+    def selection(self) -> Location:
         """Where it stands what the request selects."""
         return self.folder / "selection.json"
 
     @property
-    def found(self) -> Path:
+    def filter(self) -> Location:
+        """Where it stands what is taken."""
+        return self.folder / "filter.json"
+
+    @property
+    def found(self) -> Location:
         """Where it stands which of that there is."""
         return self.folder / "found.json"
 
     @property
-    def described(self) -> Path:
+    def described(self) -> Location:
         """Where it stands what patients who come to share an ID say of themselves."""
         return self.folder / "described.json"
 
     @property
-    def target(self) -> Path:
+    def target(self) -> Location:
         """Where it stands what a study that others are merged into says of itself."""
         return self.folder / "target.dcm"
 
     @property
-    def folder(self) -> Path:
-        return Path(self.places.restricted) / f"run={self.id}"
+    def stop(self) -> Location:
+        """What is there once the workers are to stop."""
+        return self.folder / "stop"
+
+    @property
+    def folder(self) -> Location:
+        return locate(self.places.restricted) / f"run={self.id}"
+
+    @property
+    def scratch(self) -> Path:
+        """The same on this machine: for what only this command reads."""
+        return self.folder if isinstance(self.folder, Path) else _scratch(self.id)
 
     @property
     def progress(self) -> Path:
-        return self.folder / "progress"
+        return self.scratch / "progress"
 
     @property
     def temporary(self) -> Path:
         """Where outputs are written before they are renamed into place: on their own file system."""
         return _temporary(self.places.output, self.id)
 
-    def slice_record(self, number: int) -> Path:
+    def slice_record(self, number: int) -> Location:
         return self.folder / "slices" / f"{number:05}.json"
 
 
-def _temporary(output: str, run_id: str) -> Path:
-    return Path(output) / f"{_TEMPORARY}{run_id}"
+def _scratch(run_id: str) -> Path:
+    return _all_scratch() / f"run={run_id}"
 
 
-def places(
-    inputs: tuple[str, ...],
-    output: str,
-    audit: str | None,
-    restricted: str | None,
-    crosswalks: tuple[str, ...] = (),
-) -> Places:
-    """Resolve the roots, and refuse any that lies inside another.
+def _all_scratch() -> Path:
+    return Path(tempfile.gettempdir()) / f"dicomveil-{os.getuid()}"
+
+
+def _own_scratch() -> None:
+    """Make the folder of all scratch folders; its name can be foreseen, so it may be there, and somebody else's.
 
     Raises:
-      RunRefused: all that is wrong with them, at once.
+      RunRefused: others may enter it, or lead it elsewhere.
     """
-    roots = {f"--input {uri}": uri for uri in inputs} | {f"--crosswalk-in {uri}": uri for uri in crosswalks}
-    base = output.rstrip("/")
-    roots |= {
-        "--output": output,
-        "--audit": audit or f"{base}-audit",
-        "--restricted": restricted or f"{base}-restricted",
-    }
-    problems, real = [], {}
-    for name, uri in roots.items():
-        try:
-            real[name] = os.path.realpath(stores.local_path(uri))
-            if not name.startswith("--input") and not stores.is_text(real[name]):
-                problems.append(f"{name.split(' ')[0]}: its name is no UTF-8; give it another")
-        except stores.StoreError as refused:
-            problems.append(f"{name.split(' ')[0]}: {refused}")
-    for name in [name for name in real if name.startswith(_READ)]:
-        if not os.path.lexists(real[name]):
-            problems.append(f"{name}: there is no such file or folder")
-        elif not os.access(real[name], os.R_OK):
-            problems.append(f"{name}: can't be read; check its permissions")
-    problems += [told for name in real if not name.startswith(_READ) for told in _unwritable(name, real[name])]
-    problems += _contained({name: path for name, path in real.items() if not name.startswith("--crosswalk-in")})
-    if problems:
-        raise RunRefused("\n".join(problems))
-    inputs, tables = (tuple(sorted({real[name] for name in real if name.startswith(option)})) for option in _READ)
-    return Places(inputs, real["--output"], real["--audit"], real["--restricted"], tables)
+    folder = _all_scratch()
+    stores.restricted_folder(folder)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise RunRefused(f"{folder}: isn't this user's alone, and originals would lie there; remove it, or set TMPDIR.")
 
 
-def _unwritable(name: str, path: str) -> Iterator[str]:
-    """Why a root can't be written: judged by itself, or by what it would be made in."""
-    there = path
-    while not os.path.lexists(there):
-        there = os.path.dirname(there)
-    if not os.path.isdir(there):
-        yield f"{name}: {'this' if there == path else 'what it would lie in'} is a file, and must be a folder"
-    elif not os.access(there, os.W_OK | os.X_OK):
-        yield f"{name}: can't be written; check the permissions"
-
-
-def _contained(real: dict[str, str]) -> Iterator[str]:
-    """Roots that lie inside others; inputs may overlap each other, since each object counts once."""
-    for name, path in real.items():
-        for other, outer in real.items():
-            if name == other or (name.startswith("--input") and other.startswith("--input")):
-                continue
-            if (path == outer and name < other) or (path != outer and os.path.commonpath((path, outer)) == outer):
-                yield f"{name} lies inside {other}: choose folders apart from each other"
+def _temporary(output: str, run_id: str) -> Path:
+    folder = locate(output) / f"{_TEMPORARY}{run_id}"
+    return folder if isinstance(folder, Path) else _scratch(run_id) / "outputs"
 
 
 @contextmanager
-def locked(restricted: str) -> Iterator[None]:
+def locked(restricted: str) -> Iterator[Lease | None]:
     """Hold the restricted zone for this command alone.
 
+    Yields:
+      The lease on it, where it is in a store; None for a folder, whose lock nobody can lose.
+
     Raises:
-      RunRefused: another command holds it.
+      RunRefused, LeaseHeld: another command holds it.
+      LeaseLost: on leaving, where another has taken it over.
     """
-    stores.restricted_folder(Path(restricted))
-    Path(restricted).chmod(0o700)
-    with open(os.open(Path(restricted) / "lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+    zone = locate(restricted)
+    if not isinstance(zone, Path):
+        with stores.serving("written"), leased(zone.uri) as lease:
+            yield lease
+        return
+    stores.restricted_folder(zone)
+    zone.chmod(0o700)
+    with open(os.open(zone / "lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunRefused("Another run is at work in --restricted: wait for it, or choose another.") from None
-        yield
+        yield None
 
 
-def begin(where: Places, request: Request, key: str | None, overwrite: bool, anew: bool = False) -> Run:
+def begin(
+    where: Places,
+    request: Request,
+    key: str | None,
+    overwrite: bool,
+    anew: bool = False,
+    reprocess: str = "",
+    retire: bool = False,
+    limits: Limits = NO_LIMITS,
+    lease: Lease | None = None,
+    taking: Filter | None = None,
+) -> Run:
     """Find the run that died here with the same question, or begin a new one.
 
+    Args:
+      lease: on the restricted zone, which then tells the run.
+
     Raises:
-      RunRefused: the output was made with another request, edition, recipe or key.
+      RunRefused: the output was made with another request, edition, recipe or key; or the scratch folder is another's.
       KeyRefused: the key can't be used.
     """
+    if any(map(scheme_of, (where.output, where.restricted))):
+        _own_scratch()
     _tidy(where.restricted)
-    asked: dict[str, Any] = {"anew": anew, "crosswalks": _versions(where.crosswalks)}
-    unfinished = _unfinished(where, request, asked, key)
+    asked: dict[str, Any] = {"anew": anew, "reprocess": reprocess, "retire": retire}
+    asked |= {"limits": list(limits)}
+    asked |= {"crosswalks": _versions(where.crosswalks), "lists": [stores.look_up(it).version for it in where.lists]}
+    unfinished = _unfinished(where, request, asked, key, taking)
     if unfinished:
         run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
     else:
         now = datetime.datetime.now(datetime.timezone.utc)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-        folder = Path(where.restricted) / f"run={run_id}"
+        folder = locate(where.restricted) / f"run={run_id}"
+        if key is None and not isinstance(folder, Path):
+            raise RunRefused(
+                "--key: give one where --restricted is in a store, which may keep what is deleted: a run's own key "
+                "must end with it. Make one with: dicomveil keygen"
+            )
         reference = key or key_references.ephemeral(str(folder))
         run = Run(
             run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
         )
     run.fingerprints, run.anew = fingerprints(request, run.key), anew
+    run.reprocess, run.retire, run.limits = reprocess, retire, limits
+    run.fingerprints, run.anew, run.taking = fingerprints(request, run.key), anew, taking
+    run.reprocess, run.retire = reprocess, retire
     if not overwrite:
         try:
             _refuse_mixture(run)
@@ -230,13 +248,19 @@ def begin(where: Places, request: Request, key: str | None, overwrite: bool, ane
                 forget(run.folder)
             raise
     if not unfinished:
-        _remember(run, asked["crosswalks"])
+        _remember(run, {name: asked[name] for name in ("crosswalks", "lists")})
+    if lease:
+        run.lease = lease
+        lease.name(run.id)
     return run
 
 
 def _versions(crosswalks: tuple[str, ...]) -> list[str]:
     """Which versions of the crosswalks there are: a plan doesn't hold where the user has mended one."""
-    return [found.version for file in crosswalk_files(crosswalks) for found in stores.list_objects(str(file.path))]
+    folders = [uri for uri in crosswalks if not scheme_of(uri)]
+    files = [str(file.path) for file in crosswalk_files(folders, Path())]
+    stored = [uri for uri in crosswalks if scheme_of(uri)]
+    return [found.version for root in (*files, *stored) for found in stores.list_objects(root)]
 
 
 def fingerprints(request: Request, key: KeyReference) -> dict[str, str]:
@@ -253,11 +277,19 @@ def selected(request: Request, key: KeyReference) -> str:
     return key.keys().token("selection", request.selection, repr(study).encode())
 
 
-def _remember(run: Run, crosswalks: list[str]) -> None:
+def taken(taking: Filter | None, key: KeyReference) -> str:
+    """Stands for what is taken; "" for everything."""
+    return key.keys().token("filter", taking.encode()) if taking else ""
+
+
+def _remember(run: Run, versions: dict[str, list[str]]) -> None:
+    if run.taking:
+        stores.create_restricted(run.filter, run.taking.encode())
     if run.request.selects:
         write_selection(run.selection, run.request)
-    stores.create_restricted(run.folder / "inputs.json", json.dumps(run.places.inputs).encode())
-    state = _state(run) | {"crosswalks": crosswalks}
+    given = [*run.places.inputs, *({"list": place} for place in run.places.lists)]
+    stores.create_restricted(run.folder / "inputs.json", json.dumps(given).encode())
+    state = _state(run) | versions
     stores.create_restricted(run.folder / "state.json", json.dumps(state).encode())
 
 
@@ -270,19 +302,25 @@ def _state(run: Run) -> dict[str, Any]:
         "command": run.request.command,
         "request": run.request.members(),
         "selection": selected(run.request, run.key),
+        "filter": taken(run.taking, run.key),
         "fingerprints": run.fingerprints,
         "ephemeral": run.ephemeral,
         "anew": run.anew,
+        "reprocess": run.reprocess,
+        "retire": run.retire,
+        "limits": list(run.limits),
         "identity": [run.request.patient_identity, run.request.default_issuer],
     }
 
 
-def _unfinished(where: Places, request: Request, asked: dict[str, Any], key: str | None) -> dict[str, Any] | None:
+def _unfinished(
+    where: Places, request: Request, asked: dict[str, Any], key: str | None, taking: Filter | None
+) -> dict[str, Any] | None:
     """What is known of the newest run that was begun with the same question and has no manifest."""
     reference = key_references.refer(key) if key else None
     for folder, state in begun(where.restricted):
         same = state["places"] == json.loads(json.dumps(asdict(where))) and state["version"] == STATE_VERSION
-        same = same and all(state[name] == asked[name] for name in ("anew", "crosswalks"))
+        same = same and all(state[name] == told for name, told in asked.items())
         if not same or state["ephemeral"] != (key is None):
             continue
         try:
@@ -290,6 +328,7 @@ def _unfinished(where: Places, request: Request, asked: dict[str, Any], key: str
         except DicomveilError:
             continue
         same = state["fingerprints"] == fingerprints(request, found)
+        same = same and state.get("filter", "") == taken(taking, found)
         if same and state["selection"] == selected(request, found):
             if _overtaken(where.restricted, folder, found.fingerprint):
                 continue
@@ -297,7 +336,7 @@ def _unfinished(where: Places, request: Request, asked: dict[str, Any], key: str
     return None
 
 
-def _overtaken(restricted: str, folder: Path, key: str) -> bool:
+def _overtaken(restricted: str, folder: Location, key: str) -> bool:
     """Whether a run was planned without what another has settled since."""
     before = folder / _BEFORE
     return before.exists() and json.loads(before.read_bytes()) != [it["run"] for it in finished_under(restricted, key)]
@@ -312,18 +351,22 @@ def given_parts(restricted: str, run_id: str) -> list[dict[str, Any]]:
     """What a run keeps of the crosswalks that the user named, for its manifest."""
     folder = f"{name_of(CROSSWALK_GIVEN)}/run={run_id}"
     return [
-        {"path": f"{folder}/{path.name}", "rows": pq.read_metadata(path).num_rows}
-        for path in sorted((Path(restricted) / folder).glob("*.parquet"))
+        {
+            "path": f"{folder}/{path.name}",
+            "rows": pq.read_metadata(table_file(path)).num_rows,
+            "sha256": stores.sha256_of_file(path),
+        }
+        for path in matching(locate(restricted) / folder, "*.parquet")
     ]
 
 
-def begun(restricted: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+def begun(restricted: str) -> Iterator[tuple[Location, dict[str, Any]]]:
     """The folders of runs that died, the newest first, with what each began with."""
-    for file in sorted(Path(restricted).glob("run=*/state.json"), reverse=True):
+    for file in reversed(matching(locate(restricted), "run=*/state.json")):
         yield file.parent, _read(file, "--restricted")
 
 
-def id_of(folder: Path) -> str:
+def id_of(folder: Location) -> str:
     """The run whose folder it is."""
     return folder.name.removeprefix("run=")
 
@@ -333,9 +376,9 @@ def _tidy(restricted: str) -> None:
 
     This command holds the restricted zone, so none of them is at work any more.
     """
-    for folder in Path(restricted).glob("run=*"):
-        ended = (Path(restricted) / "runs" / f"{id_of(folder)}.json").exists()
-        names = {path.name for path in set(folder.iterdir()).difference(stores.left_behind(folder))}
+    for folder in locate(restricted).glob("run=*"):
+        ended = (locate(restricted) / "runs" / f"{id_of(folder)}.json").exists()
+        names = {path.name for path in folder.iterdir()} - {path.name for path in stores.left_behind(folder)}
         if ended or names <= _BEFORE_STATE:
             forget(folder)
     for folder, state in begun(restricted):
@@ -345,8 +388,8 @@ def _tidy(restricted: str) -> None:
 def _refuse_mixture(run: Run) -> None:
     """An output holds what one request, edition, recipe and key have made, and nothing that no run accounts for."""
     told = {"request": "request", "table": "edition, tables or recipe", "key": "key", "scope": "selection"}
-    makers = [_read(manifest, "--audit") for manifest in sorted((Path(run.places.audit) / "runs").glob("*.json"))]
-    if _holds_something(Path(run.places.output)):
+    makers = [_read(manifest, "--audit") for manifest in matching(locate(run.places.audit) / "runs", "*.json")]
+    if holds_something(locate(run.places.output)):
         died = [state for _, state in begun(run.places.restricted)]
         makers += [state for state in died if state["places"]["output"] == run.places.output]
         if not makers:
@@ -363,12 +406,14 @@ def _refuse_mixture(run: Run) -> None:
             )
 
 
-def _holds_something(output: Path) -> bool:
+def holds_something(output: Location) -> bool:
     """Whether anything stands in the output but what runs that died were writing."""
+    if not isinstance(output, Path):
+        return stores.any_below(f"{output}/")
     return output.is_dir() and any(not path.name.startswith(_TEMPORARY) for path in output.iterdir())
 
 
-def _read(file: Path, option: str) -> dict[str, Any]:
+def _read(file: Location, option: str) -> dict[str, Any]:
     """A record of an earlier run.
 
     Raises:
@@ -382,27 +427,45 @@ def _read(file: Path, option: str) -> dict[str, Any]:
     return content
 
 
-def commit(run: Run, parts: Parts, summary: dict[str, Any]) -> None:
-    """Write the summary, then the manifests: from here on the run counts."""
-    stores.create_small(Path(run.places.audit) / "summary.json", _json(summary))
-    commit_parts(run.id, _state(run), parts, whole=True)
+def commit(run: Run, parts: Parts, summary: dict[str, Any], whole: bool = True) -> None:
+    """Write the summary, then the manifests: from here on the run counts.
+
+    Args:
+      whole: whether it came to its end, and didn't stop before.
+    """
+    _confirm(run.lease)
+    stores.create_small(locate(run.places.audit) / "summary.json", _json(summary))
+    commit_parts(run.id, _state(run), parts, run.lease, whole)
 
 
-def commit_parts(run_id: str, state: dict[str, Any], parts: Parts, whole: bool = False) -> None:
+def commit_parts(run_id: str, state: dict[str, Any], parts: Parts, lease: Lease | None, whole: bool = False) -> None:
     """Have the parts of tables count that a run has written, the restricted ones last.
 
     Args:
+      lease: of this command, under which they count.
       whole: whether it came to its end, and isn't one that died and is closed by another.
+
+    Raises:
+      LeaseLost: another command holds the zone, or may hold it.
     """
     told = {"run": run_id, "started": state["started"], "schema_version": SCHEMA_VERSION, "recipe": RECIPE}
     told |= {"fingerprints": state["fingerprints"]}
-    audit, restricted = (Path(state["places"][zone]) / "runs" / f"{run_id}.json" for zone in ("audit", "restricted"))
-    stores.create_small(audit, _json(told | {"parts": parts.get("audit", [])}))
+    audit, restricted = (locate(state["places"][zone]) / "runs" / f"{run_id}.json" for zone in ("audit", "restricted"))
+    stores.create_small(audit, _json(told | _confirm(lease) | {"parts": parts.get("audit", [])}))
     told |= {"output": state["places"]["output"], "anew": state["anew"], "identity": state["identity"]}
     told |= {"command": state.get("command", "anonymize"), "selection": state.get("selection", "")}
+    told |= {"filter": state.get("filter", "")}
     told |= {"whole": whole, "places": state["places"], "ephemeral": state["ephemeral"]}
     told |= {"keep_source": state["request"].get("KeepSource", True)}
-    stores.create_restricted(restricted, _json(told | {"parts": parts.get("restricted", [])}))
+    stores.create_restricted(restricted, _json(told | _confirm(lease) | {"parts": parts.get("restricted", [])}))
+
+
+def _confirm(lease: Lease | None) -> dict[str, Any]:
+    """Renew the lease at once, and tell by which one something counts."""
+    if lease is None:
+        return {}
+    lease.confirm()
+    return {"lease": lease.told}
 
 
 def _json(content: dict[str, Any]) -> bytes:
@@ -424,7 +487,7 @@ def finished_under(restricted: str, key: str) -> list[dict[str, Any]]:
 
 def altered_before(run: Run) -> list[str]:
     """The crosswalks of UIDs that finished runs of modify, split or merge with the same request left for its output."""
-    root, table = Path(run.places.restricted), name_of(CROSSWALK_UIDS)
+    root, table = locate(run.places.restricted), name_of(CROSSWALK_UIDS)
     return [
         str(root / part["path"])
         for it in manifests(run.places.restricted)
@@ -440,14 +503,14 @@ def manifests(restricted: str) -> list[dict[str, Any]]:
     Raises:
       RunRefused: something there is no record of a run.
     """
-    return [_read(file, "--restricted") for file in sorted((Path(restricted) / "runs").glob("*.json"))]
+    return [_read(file, "--restricted") for file in matching(locate(restricted) / "runs", "*.json")]
 
 
 def sweep(run: Run) -> None:
     """Remove what was being written, by this command or by one that died."""
     shutil.rmtree(run.temporary, ignore_errors=True)
     shutil.rmtree(run.progress, ignore_errors=True)
-    for root in map(Path, (run.places.audit, run.places.restricted)):
+    for root in map(locate, (run.places.audit, run.places.restricted)):
         tables = [root / name_of(schema) / f"run={run.id}" for schema in (*AUDIT, *RESTRICTED)]
         for folder in (root, root / "runs", *tables):
             for left in stores.left_behind(folder):
@@ -459,7 +522,10 @@ def finish(run: Run) -> None:
     forget(run.folder)
 
 
-def forget(folder: Path) -> None:
+def forget(folder: Location) -> None:
     """Remove a run's folder, and a key of its own."""
-    key_references.destroy_ephemeral(str(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    if isinstance(folder, Path):
+        key_references.destroy_ephemeral(str(folder))
+    else:
+        shutil.rmtree(_scratch(id_of(folder)), ignore_errors=True)
+    stores.clear(folder)

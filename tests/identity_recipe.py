@@ -27,6 +27,8 @@ LABELS = {
     "scope": "the token of a request of those",
     "described": "the token of what is said of a patient",
     "source": "the token of an input",
+    "source-uri": "the token of an input in any version",
+    "output-made": "the token of what an output in a store was made of and by",
     "sop": "the token of a SOP Instance UID, within a run",
     "study": "the token of a study",
     "uid-token": "the token of a UID",

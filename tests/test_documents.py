@@ -14,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from pydicom.data import get_testdata_file
 
-from dicomveil import Deidentifier
+from dicomveil import Deidentifier, filters, media
 from dicomveil.body import parse_request
 from dicomveil.errors import REASONS
 from dicomveil.explain import explain
@@ -187,6 +187,18 @@ def test_every_reason_is_documented() -> None:
     assert documented == [[f"`{name}`", *reason] for name, reason in REASONS.items()]
 
 
+def test_every_reason_of_media_is_documented() -> None:
+    """docs/inputs.md tells why an instance isn't on a medium, word for word, and names every member of a filter."""
+    text = read("docs/inputs.md")
+    documented = rows(section(text, "A DICOMDIR for the output"))[1:]
+    assert documented == [[f"`{name}`", *told] for name, told in media.REASONS.items()]
+    told = re.findall("`(.+?)`", " ".join(row[0] for row in rows(section(text, "Filters"))[1:]))
+    assert sorted(told) == sorted(filters.MEMBERS)
+    assert {name for name in REASONS if "zip" in name} == set(re.findall("`([a-z]*-?zip-?[a-z-]*)`", text))
+    example = text.split("```yaml\n")[1].split("```")[0]
+    filters.parse_filter(example, "example", lambda name: b"1.2.3")
+
+
 def test_every_column_is_documented() -> None:
     """docs/audit.md lists each table's columns in their order, with their types."""
     text = read("docs/audit.md")
@@ -282,7 +294,7 @@ def test_help_needs_no_beam() -> None:
 def texts() -> list[Path]:
     """What is written by hand: code, documents and configurations."""
     kinds = (".py", ".md", ".yaml", ".toml", ".json", "")
-    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "tools", "docs", "configs", ".ci")]
+    folders = [ROOT / name for name in (*PACKAGES, "tests", "benchmarks", "tools", "docs", "configs", "deploy", ".ci")]
     found = [*ROOT.iterdir(), *(path for folder in folders for path in folder.rglob("*"))]
     return [path for path in found if path.suffix in kinds and path.is_file() and "cache" not in str(path)]
 

@@ -13,6 +13,7 @@ from dicomveil.request import Request
 from dicomveil.scan import InstanceScan
 from dicomveil.study_map import StudyMap, lettered
 from dicomveil.uids import uid_token
+from transforms.locations import locate, table_file
 from transforms.records import Planned, PlannedStudy
 from transforms.secrets import KeyReference
 from transforms.study_groups import GroupByStudy
@@ -100,7 +101,7 @@ class _EarlierFn(beam.DoFn):
         self._keys = self._key.keys()
 
     def process(self, crosswalk: str) -> Iterator[tuple[str, tuple[str, bool]]]:
-        rows = pq.read_table(crosswalk, columns=["role", "original", "inside"], partitioning=None)
+        rows = pq.read_table(table_file(locate(crosswalk)), columns=["role", "original", "inside"], partitioning=None)
         for row in rows.to_pylist():
             if row["inside"] and row["role"] in _MOVED:
                 yield uid_token(self._keys, row["original"]).hex(), (row["role"], row["role"] != "instance")

@@ -14,6 +14,7 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import StudyFacts, by_patient, patient_links, uid_links
 from dicomveil.study_map import StudyMap
 from transforms import plans, tables
+from transforms.ledger import LedgerRows
 from transforms.outcomes import Part, TokenSum
 from transforms.records import WRITTEN, Outcome, PlannedStudy
 from transforms.secrets import KeyReference
@@ -25,11 +26,14 @@ class WriteOutcomes(beam.PTransform):
     Args:
       part: prefix of the parts' names, different for each slice.
       shards: how many parts a table at most.
+      ledger: what they leave there; None for nothing.
     """
 
-    def __init__(self, audit: str, restricted: str, run: str, part: str, shards: int, request: str) -> None:
+    def __init__(
+        self, audit: str, restricted: str, run: str, part: str, shards: int, request: str, ledger: LedgerRows | None
+    ) -> None:
         super().__init__()
-        self._shards, self._writer = shards, _WriteOutcomesFn(audit, restricted, run, part, request)
+        self._shards, self._writer = shards, _WriteOutcomesFn(audit, restricted, run, part, request, ledger)
 
     def expand(self, outcomes: beam.PCollection[Outcome]) -> beam.PCollection[Part]:
         return (
@@ -45,9 +49,11 @@ def _shard(outcome: Outcome, shards: int) -> int:
 
 
 class _WriteOutcomesFn(beam.DoFn):
-    def __init__(self, audit: str, restricted: str, run: str, part: str, request: str) -> None:
+    def __init__(
+        self, audit: str, restricted: str, run: str, part: str, request: str, ledger: LedgerRows | None
+    ) -> None:
         self._roots = {"audit": audit, "restricted": restricted}
-        self._run, self._part, self._request = run, part, request
+        self._run, self._part, self._request, self._ledger = run, part, request, ledger
 
     def process(self, shard: tuple[int, Iterable[Outcome]]) -> Iterator[Part]:
         number, outcomes = shard
@@ -60,6 +66,7 @@ class _WriteOutcomesFn(beam.DoFn):
             ("restricted", tables.CROSSWALK_INSTANCES, [_crosswalk(outcome) for outcome in done]),
             ("restricted", tables.QUARANTINE, [_quarantined(outcome) for outcome in rest]),
             ("restricted", tables.CROSSWALK_UIDS, [row for outcome in done for row in _late(outcome)]),
+            ("restricted", tables.LEDGER, self._ledger.rows(settled) if self._ledger else []),
         ):
             name, count = tables.write_part(self._roots[zone], self._run, schema, part, rows)
             if count:

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from transforms import stores
-from transforms.manifests import listed_parts
+from transforms.locations import ObjectLocation, StoreError, locate
+from transforms.manifests import files_of, listed_parts
 
 COLUMNS: Final = ("original", "new", "role", "issuer", "days", "anchor")
 NUMBER: Final = "number"
@@ -145,30 +146,63 @@ class _LineNumbers:
         return lines
 
 
-def crosswalk_files(uris: Iterable[str]) -> Iterator[CrosswalkFile]:
+def crosswalk_files(uris: Iterable[str], scratch: Path) -> Iterator[CrosswalkFile]:
     """The files that URIs stand for: a file, a folder of Parquet parts, or the restricted root of earlier runs.
+
+    Args:
+      scratch: folder of this machine for what is fetched from stores.
 
     Raises:
       StoreError: there is no such thing.
     """
     for uri in uris:
-        path = stores.local_path(uri)
-        if path.is_dir():
-            yield from _of_runs(uri, path) if (path / _ROOT).is_dir() else _of_folder(uri, path)
+        place = locate(uri)
+        if isinstance(place, ObjectLocation):
+            yield from _stored(uri, place, scratch)
+        elif place.is_dir():
+            yield from _of_runs(uri, place) if (place / _ROOT).is_dir() else _of_folder(uri, place)
         else:
-            yield _file(uri, path)
+            yield _file(uri, place)
+
+
+def _stored(uri: str, place: ObjectLocation, scratch: Path) -> Iterator[CrosswalkFile]:
+    """The same of a store: each is fetched for as long as it is read."""
+    if place.is_object() and place.exists():
+        yield from _fetched(uri, place, scratch)
+        return
+    if next((place / _ROOT).iterdir(), None):
+        for part in files_of(listed_parts(place)):
+            if part.table in OURS:
+                yield from _fetched(f"{place}/{part.name}", place / part.name, scratch)
+        return
+    found = False
+    for stored in place.below():
+        if stored.uri.endswith(".parquet"):
+            found = True
+            yield from _fetched(stored.uri, ObjectLocation(stored.uri), scratch)
+    if not found:
+        raise StoreError(f"{uri}: holds neither Parquet files nor what a run left under --restricted")
+
+
+def _fetched(name: str, place: ObjectLocation, scratch: Path) -> Iterator[CrosswalkFile]:
+    copy = scratch / "fetched"
+    stores.create_restricted(copy, place.read_bytes())
+    try:
+        yield _file(name, copy)
+    finally:
+        copy.unlink()
 
 
 def _of_runs(uri: str, root: Path) -> Iterator[CrosswalkFile]:
-    for part in listed_parts(root):
+    for part in files_of(listed_parts(root)):
         if part.table in OURS:
-            yield CrosswalkFile(f"{uri.rstrip('/')}/{part.name}", part.path, ours=True, parquet=True)
+            yield CrosswalkFile(f"{uri.rstrip('/')}/{part.name}", root / part.name, ours=True, parquet=True)
 
 
 def _of_folder(uri: str, folder: Path) -> Iterator[CrosswalkFile]:
     found = [path for path in sorted(folder.rglob("*.parquet")) if not path.name.startswith((".", "_"))]
     if not found:
-        raise stores.StoreError(f"{uri}: holds neither Parquet files nor what a run left under --restricted")
+        raise StoreError(f"{uri}: holds neither Parquet files nor what a run left under --restricted")
     for path in found:
         yield _file(f"{uri.rstrip('/')}/{path.relative_to(folder)}", path)
 
@@ -179,7 +213,7 @@ def _file(name: str, path: Path) -> CrosswalkFile:
             parquet = file.read(4) == b"PAR1"
         return CrosswalkFile(name, path, parquet and _written_by_us(path), parquet)
     except OSError as failed:
-        raise stores.StoreError(f"{name}: {failed.strerror}") from None
+        raise StoreError(f"{name}: {failed.strerror}") from None
 
 
 def _written_by_us(path: Path) -> bool:

@@ -5,7 +5,6 @@ How its files are read and what may stand in a row is decided elsewhere, and so 
 
 import hashlib
 import io
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +34,7 @@ from transforms.crosswalk_rows import (
     normalized,
     of_no_effect,
 )
+from transforms.locations import Location
 from transforms.tables import CROSSWALK_GIVEN
 from transforms.token_sort import TOKEN, TokenSort, token_halves
 
@@ -42,7 +42,6 @@ HELD: Final = 1 << 18
 PART_ROWS: Final = 100_000
 _TOLD: Final = 20
 _ROW_BITS: Final = 40
-_SCRATCH: Final = "sorting"
 _TEXT: Final = pa.string()
 _SORTED: Final = pa.schema(
     [("token", TOKEN), *((name, _TEXT) for name in ("original", "issuer", "new", "days", "anchor")), ("at", pa.int64())]
@@ -247,7 +246,8 @@ _TELL_APART: Final = {
 
 def import_crosswalk(
     uris: Sequence[str],
-    folder: Path,
+    folder: Location,
+    scratch: Path,
     keys: Keys,
     identity: str = "id",
     default_issuer: str = "",
@@ -258,6 +258,7 @@ def import_crosswalk(
     Args:
       uris: each a CSV file, a Parquet file, a folder of Parquet files, or the restricted root of earlier runs.
       folder: of its own, in the restricted zone; what stands there is replaced. It may be moved when this is done.
+      scratch: folder of this machine for rows that are being sorted, and for what is fetched from stores.
       identity: by what patients are told apart, "id" or "id+issuer".
       default_issuer: of rows without one, where they are told apart by it.
       written: by kind, the tables of what earlier runs have written, which may not be contradicted.
@@ -266,25 +267,28 @@ def import_crosswalk(
       CrosswalkRefused: all that is wrong with rows, and all that contradicts itself; then nothing is kept.
       StoreError: a URI leads nowhere.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    stores.clear(folder)
     stores.restricted_folder(folder)
+    stores.restricted_folder(scratch)
     try:
-        work = _Import(folder / _SCRATCH, keys, identity, default_issuer)
-        for file in crosswalk_files(uris):
+        work = _Import(scratch, keys, identity, default_issuer)
+        for file in crosswalk_files(uris, scratch):
             work.read(file)
         work.compare_with_written()
-        for file in crosswalk_files(uri for kind in KINDS if work.lists(kind) for uri in written.get(kind, ())):
+        told = (uri for kind in KINDS if work.lists(kind) for uri in written.get(kind, ()))
+        for file in crosswalk_files(told, scratch):
             work.read(file)
         verdict = _keep(work, folder)
         work.refuse()
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        stores.clear(folder)
         raise
-    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+    finally:
+        stores.clear(scratch)
     return verdict
 
 
-def _keep(work: _Import, folder: Path) -> CrosswalkVerdict:
+def _keep(work: _Import, folder: Location) -> CrosswalkVerdict:
     parts: list[str] = []
     counts = dict.fromkeys(KINDS, 0)
     for kind in KINDS:

@@ -1,13 +1,13 @@
 """Patient IDs that were seen under several issuers: of two hospitals' patients with one number, one may be another."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import apache_beam as beam
 
 from dicomveil.pseudonyms import known_patient_id
 from dicomveil.scan import InstanceScan
 from transforms.bundles import SeldomTwiceFn
+from transforms.locations import locate
 from transforms.notes import WriteNote
 from transforms.records import Planned
 from transforms.secrets import KeyReference
@@ -32,7 +32,7 @@ class CountIssuers(beam.PTransform):
             | "By patient" >> beam.GroupByKey()
             | "Several" >> beam.Filter(_several)
             | "Count" >> beam.CombineGlobally(beam.combiners.CountCombineFn()).without_defaults()
-            | "Note" >> WriteNote(Path(self._folder) / "issuers", str)
+            | "Note" >> WriteNote(locate(self._folder) / "issuers", str)
         )
 
 

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from transforms import stores
+from transforms.locations import Location, locate
 
 
 class WriteNote(beam.PTransform):
@@ -18,7 +18,7 @@ class WriteNote(beam.PTransform):
       as_text: how the element is written.
     """
 
-    def __init__(self, target: Path, as_text: Callable[[Any], str]) -> None:
+    def __init__(self, target: Location, as_text: Callable[[Any], str]) -> None:
         super().__init__()
         self._writer = _NoteFn(str(target), as_text)
 
@@ -33,7 +33,7 @@ class WriteListNote(beam.PTransform):
       target: in the restricted zone.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Location) -> None:
         super().__init__()
         self._target = target
 
@@ -50,4 +50,4 @@ class _NoteFn(beam.DoFn):
         self._target, self._as_text = target, as_text
 
     def process(self, value: Any) -> None:
-        stores.create_restricted(Path(self._target), self._as_text(value).encode())
+        stores.create_restricted(locate(self._target), self._as_text(value).encode())

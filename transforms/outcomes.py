@@ -1,10 +1,10 @@
 """Every object listed has exactly one outcome: what is counted, and the record a slice leaves of it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import apache_beam as beam
 
+from transforms.locations import locate
 from transforms.notes import WriteListNote
 from transforms.records import Outcome, Planned, SourceObject
 
@@ -38,4 +38,4 @@ class WriteSliceRecord(beam.PTransform):
         self._target = target
 
     def expand(self, parts: beam.PCollection[Part]) -> beam.PCollection:
-        return parts | "Note" >> WriteListNote(Path(self._target))
+        return parts | "Note" >> WriteListNote(locate(self._target))

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import apache_beam as beam
@@ -10,6 +9,7 @@ import apache_beam as beam
 from dicomveil.request import Request
 from dicomveil.scan import DESCRIBING, InstanceScan
 from transforms.bundles import SeldomTwiceFn
+from transforms.locations import Location
 from transforms.notes import WriteListNote
 from transforms.records import Planned
 from transforms.secrets import KeyReference
@@ -27,7 +27,7 @@ class ComparePatients(beam.PTransform):
       said: where it is noted, in the restricted zone.
     """
 
-    def __init__(self, said: Path, key: KeyReference, request: Request) -> None:
+    def __init__(self, said: Location, key: KeyReference, request: Request) -> None:
         super().__init__()
         self._said, self._describer = said, _DescribeFn(key, request)
 
@@ -80,7 +80,7 @@ class _DescribeFn(SeldomTwiceFn):
         return "" if any(attribute.matches(tag) for attribute in self._removed) else own
 
 
-def contradictions(said: Path) -> list[str]:
+def contradictions(said: Location) -> list[str]:
     """The keywords of what those who get a Patient ID say unlike those who have it; none where nobody has it."""
     told: dict[str, dict[str, set[str]]] = {THERE: {}, COMING: {}}
     for who, keyword, token in json.loads(said.read_bytes()):

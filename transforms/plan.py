@@ -1,11 +1,12 @@
 """The plan's way into its buckets and out of them."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from typing import Final
 
 import apache_beam as beam
 
 from transforms import plans
+from transforms.locations import locate
 from transforms.notes import WriteNote
 from transforms.outcomes import TokenSum
 from transforms.records import Planned, PlannedStudy
@@ -61,19 +62,22 @@ class _WriteMapsFn(beam.DoFn):
         yield bucket[0]
 
 
-class SumListed(beam.PTransform):
-    """Note how many objects were listed, and the sum of their tokens, for the last step to compare with."""
+LISTED: Final = "listed"
 
-    def __init__(self, folder: str) -> None:
+
+class SumListed(beam.PTransform):
+    """Note how many objects were listed, and the sum of their tokens, for the last step to compare with.
+
+    Args:
+      name: of the note in the run's folder.
+    """
+
+    def __init__(self, folder: str, name: str = LISTED) -> None:
         super().__init__()
-        self._folder = folder
+        self._note = locate(folder) / name
 
     def expand(self, sources: beam.PCollection) -> beam.PCollection:
-        return (
-            sources
-            | "Count and sum" >> beam.CombineGlobally(TokenSum())
-            | "Note" >> WriteNote(Path(self._folder) / "listed", _total)
-        )
+        return sources | "Count and sum" >> beam.CombineGlobally(TokenSum()) | "Note" >> WriteNote(self._note, _total)
 
 
 def _total(total: tuple[int, str]) -> str:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import stores
+from transforms.locations import Location, StoreError, table_file
 from transforms.removals import Removal
 from transforms.tables import PURGE_LIST, PURGE_SETTLED, encoded, name_of
 
@@ -129,11 +130,24 @@ class Purge:
         except (OSError, pa.ArrowException):
             raise self._lost(name) from None
 
-    def _lost(self, name: str) -> stores.StoreError:
-        return stores.StoreError(f"--restricted: purge/{self._folder.name}/{name} can't be read; bring it back")
+    def _lost(self, name: str) -> StoreError:
+        return StoreError(f"--restricted: purge/{self._folder.name}/{name} can't be read; bring it back")
 
     def _write(self, name: str, content: bytes) -> None:
         stores.create_restricted(self._folder / name, content, durable=True)
+
+
+def removed_tokens(folder: Location) -> Iterator[str]:
+    """The tokens of the sources that a purge has removed, or was removing when it died.
+
+    Args:
+      folder: of its records.
+    """
+    for intent in folder.glob("intent-*.json"):
+        yield from json.loads(intent.read_bytes())
+    for settled in folder.glob("settled-*.parquet"):
+        rows = pq.read_table(table_file(settled), columns=["source_token", "outcome"], partitioning=None).to_pylist()
+        yield from (row["source_token"] for row in rows if row["outcome"] == DELETED)
 
 
 def _parts(removals: Iterable[Removal]) -> Iterator[list[Removal]]:

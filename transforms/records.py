@@ -21,6 +21,7 @@ class SourceObject:
       reason: why it can't be opened at all, a code of `errors.REASONS`; "" where it can.
       former: the name of its output, where an earlier run wrote it and it rejoins; else "".
       sop_instance_uid: the new one, where it was told apart from others then; else "".
+      storage_class: as its store calls it; "" where it tells none.
     """
 
     token: str
@@ -30,6 +31,7 @@ class SourceObject:
     reason: str = ""
     former: str = ""
     sop_instance_uid: str = ""
+    storage_class: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +49,7 @@ class Planned:
       former: the name of the output that an earlier run wrote of it; "" for none.
       selected: whether the request means it; else only its references follow.
       rejoins: whether it isn't among the inputs, but its study's facts have changed.
+      storage_class: as its store calls it; "" where it tells none.
     """
 
     token: str
@@ -63,6 +66,7 @@ class Planned:
     former: str = ""
     selected: bool = True
     rejoins: bool = False
+    storage_class: str = ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 from dicomveil.errors import DicomveilError
 from dicomveil.stream import FileSource
-from transforms import stores
+from transforms import stores, zips
+from transforms.locations import StoreError, local_path
 
 _ENTER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -42,9 +43,12 @@ KEPT: Final[dict[str, Reason]] = {
     ),
     "inside-output": Reason("It lies where runs write to.", "Nothing to do."),
     "is-output": Reason("It and its output are one file.", "Nothing to do."),
-    "output-missing": Reason("Its output isn't there.", "Bring the output back and purge again, or run again."),
+    "output-missing": Reason(
+        "Its output isn't there.", "Bring the output back and purge again, or run again with --reprocess all."
+    ),
     "output-differs": Reason(
-        "Its output isn't what the run recorded.", "Bring the output back and purge again, or run again."
+        "Its output isn't what the run recorded.",
+        "Bring the output back and purge again, or run again with --reprocess all.",
     ),
     "output-unreadable": Reason("Its output can't be read back.", "Check the storage of --output, and purge again."),
     "unrecorded": Reason("The audit has no checksum of its output.", "Bring --audit back, and purge again."),
@@ -192,9 +196,11 @@ def _source_folder(removal: Removal) -> Iterator[tuple[int, str]]:
       Kept: it isn't there, or can't be looked at, also where the caller meets that.
     """
     reasons = {errno.ENOENT: "gone", errno.ENOTDIR: "no-plain-file", errno.ELOOP: "no-plain-file"}
+    if zips.is_member(removal.version):
+        raise Kept("no-plain-file")
     try:
-        path = stores.local_path(removal.uri)
-    except stores.StoreError:
+        path = local_path(removal.uri)
+    except StoreError:
         raise Kept("no-plain-file") from None
     if not path.is_absolute() or ".." in path.parts:
         raise Kept("no-plain-file")
@@ -253,6 +259,6 @@ def settle_outputs(output: Path, names: set[str]) -> None:
 
 def settle_removals(removals: list[Removal]) -> None:
     """Have removals outlast the machine's death, as far as that can be asked: else a source may come back."""
-    for folder in {stores.local_path(it.uri).parent for it in removals}:
+    for folder in {local_path(it.uri).parent for it in removals}:
         with suppress(stores.StoreFailed):
             stores.sync(folder)

@@ -2,11 +2,13 @@
 
 import hashlib
 import os
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import apache_beam as beam
 
@@ -23,12 +25,17 @@ from dicomveil.study_map import StudyMap
 from dicomveil.transcoder import Transcoded
 from transforms import stores
 from transforms.children import ChildrenUnable
+from transforms.locations import ObjectLocation, locate
+from transforms.object_stores import scheme_of
+from transforms.outputs import Outputs
+from transforms.overlapping import OverlappingFn
 from transforms.progress import Progress
 from transforms.records import COPIED, DEIDENTIFIED, MODIFIED, Changed, Frozen, LateUID, Outcome, Planned
 from transforms.secrets import KeyReference
 from transforms.transcoding import Transcoding
 
 _MAPS_HELD: Final = 64
+_SECONDS: Final = 0.5
 NOT_PERMISSIVE: Final = "stopped at the first failure "
 
 
@@ -45,7 +52,7 @@ def with_target(request: Request, target: str) -> Request:
     Args:
       target: where that stands.
     """
-    return merging.into(request, Path(target).read_bytes()) if request.command == "merge" else request
+    return merging.into(request, locate(target).read_bytes()) if request.command == "merge" else request
 
 
 class Rewriting:
@@ -90,52 +97,77 @@ class RewriteInstances(beam.PTransform):
       request: what to do.
       target: as `Rewriting` has it.
       output: root of the output.
-      temporary: folder on the same file system for what is being written.
+      temporary: folder of this machine for what is being written; on the same file system, if the output is a folder.
       progress: folder for the workers' counts.
+      stop: what is there once no more is to be attempted; "" where that never happens.
+      kms_key: name of the store's key that encrypts the outputs; "" where their bucket decides.
     """
 
     def __init__(
-        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str
-    ) -> None:
+        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str, stop: str,
+        kms_key: str = ""
+    ) -> None:  # fmt: skip
         super().__init__()
-        self._arguments = request, target, key, output, temporary, progress
+        self._arguments = request, target, key, output, temporary, progress, stop, kms_key
 
     def expand(self, pairs: beam.PCollection[tuple[Planned, bytes]]) -> beam.PCollection[Outcome]:
         return pairs | "Rewrite" >> beam.ParDo(_RewriteFn(*self._arguments)).with_output_types(Outcome)
 
 
-class _RewriteFn(beam.DoFn):
+class _RewriteFn(OverlappingFn):
     def __init__(
-        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str
-    ) -> None:
+        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str, stop: str,
+        kms_key: str = ""
+    ) -> None:  # fmt: skip
+        self._kms_key = kms_key
+        self._stop, self._looked = stop, 0.0
+        self._stopped = False
         self._request, self._target, self._key = request, target, key
         self._output, self._temporary, self._progress = output, temporary, Progress(progress)
-        self._maps: OrderedDict[bytes, StudyMap] = OrderedDict()
 
     def setup(self) -> None:
-        self._rewriting = Rewriting(self._request, self._target, self._key.keys())
+        super().setup()
+        self._own = threading.local()
+        self._outputs = Outputs(self._key.keys(), self._request, self._kms_key)
         asked = self._request
+        self._root = locate(self._output)
+        Path(self._temporary).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._transcoding = Transcoding(asked.transcode, asked.lossy_quality) if asked.transcode else None
 
     def teardown(self) -> None:
+        super().teardown()
         if self._transcoding:
             self._transcoding.close()
 
-    def process(self, pair: tuple[Planned, bytes]) -> Iterator[Outcome]:
-        planned, encoded = pair
-        yield (
-            set_aside(planned, planned.reason, planned.path, "plan")
-            if planned.reason
-            else self._outcome(planned, encoded)
-        )
-        self._progress.count()
+    def waits(self, pair: tuple[Planned, bytes]) -> bool:
+        """There is one child that transcodes, so nothing is gained where that is done."""
+        stored = isinstance(self._root, ObjectLocation) or scheme_of(pair[0].uri)
+        return bool(stored and not pair[0].reason and not self._transcoding)
 
-    def finish_bundle(self) -> None:
+    def work(self, pair: tuple[Planned, bytes]) -> Outcome:
+        planned, encoded = pair
+        if planned.reason:
+            return set_aside(planned, planned.reason, planned.path, "plan")
+        if self._is_stopped():
+            return set_aside(planned, "stopped", "", "rewrite")
+        return self._outcome(planned, encoded)
+
+    def worked(self, pair: tuple[Planned, bytes], outcome: Outcome) -> None:
+        self._progress.count(failed=outcome.outcome == "quarantined" and not pair[0].reason)
+
+    def _is_stopped(self) -> bool:
+        """Whether no more is to be attempted; looked at now and then."""
+        if self._stop and not self._stopped and time.monotonic() - self._looked > _SECONDS:
+            self._stopped, self._looked = locate(self._stop).exists(), time.monotonic()
+        return self._stopped
+
+    def finish_bundle(self) -> Iterator[Any]:
+        yield from super().finish_bundle()
         self._progress.flush()
 
     def _outcome(self, planned: Planned, encoded: bytes) -> Outcome:
         try:
-            return self._rewrite(planned, InstanceScan.decode(planned.scan), self._map(encoded))
+            return self._rewrite(planned, InstanceScan.decode(planned.scan), encoded)
         except Unsuitable as unsuitable:
             if not self._request.permissive and REASONS[unsuitable.reason].outcome == "quarantined":
                 raise NotPermissive(f"{NOT_PERMISSIVE}<{unsuitable.reason}>") from None
@@ -152,7 +184,7 @@ class _RewriteFn(beam.DoFn):
         return MODIFIED if planned.selected else COPIED
 
     def _aside(self, planned: Planned) -> Path:
-        return Path(self._temporary) / f"{planned.token}-{os.getpid()}"
+        return Path(self._temporary) / f"{planned.token}-{os.getpid()}-{threading.get_ident()}"
 
     @contextmanager
     def _finished(
@@ -165,43 +197,46 @@ class _RewriteFn(beam.DoFn):
         with self._transcoding.written(rewritten.chunks(), aside) as finished:
             yield finished
 
-    def _map(self, encoded: bytes) -> StudyMap:
-        """The study's map, decoded once as long as its instances come together."""
-        study_map = self._maps.get(encoded)
-        if study_map is None:
-            study_map = self._maps[encoded] = StudyMap.decode(encoded)
-            if len(self._maps) > _MAPS_HELD:
-                self._maps.popitem(last=False)
-        return study_map
+    @property
+    def _mine(self) -> "_Own":
+        """What this thread has for itself."""
+        own: _Own | None = getattr(self._own, "held", None)
+        if own is None:
+            own = self._own.held = _Own(Rewriting(self._request, self._target, self._key.keys()))
+        return own
 
-    def _create(self, name: str, aside: Path, written: "_Digest", chunks: Iterable[bytes]) -> None:
-        """Write an output, but never another one over the only copy of something.
+    def _create(
+        self, planned: Planned, encoded: bytes, name: str, aside: Path, written: "_Digest", chunks: Iterable[bytes]
+    ) -> None:
+        """Write an output, but never another one over the only copy of something, nor over another source's.
 
         Raises:
-          InvalidInstance: that stands there.
+          InvalidInstance: that stands there, or the store can't take it.
           StoreFailed: it can't be written.
         """
-        root = Path(self._output)
-        if not stores.is_only_copy(root, name):
-            return stores.create(root / name, aside, written.through(chunks))
+        if isinstance(self._root, ObjectLocation):
+            return self._outputs.put(self._root, name, planned, encoded, written.through(chunks))
+        if not stores.is_only_copy(self._root, name):
+            return stores.create(self._root / name, aside, written.through(chunks))
         for _ in written.through(chunks):
             pass
-        if written.sha256.hexdigest() != stores.sha256_of_file(root / name):
+        if written.sha256.hexdigest() != stores.sha256_of_file(self._root / name):
             raise InvalidInstance("only-copy")
         return None
 
-    def _rewrite(self, planned: Planned, scan: InstanceScan, study_map: StudyMap) -> Outcome:
-        written = _Digest()
-        with stores.open_version(planned.uri, planned.version) as source:
-            rewritten = self._rewriting.rewrite(source, planned, scan, study_map)
+    def _rewrite(self, planned: Planned, scan: InstanceScan, encoded: bytes) -> Outcome:
+        written, mine = _Digest(), self._mine
+        study_map = mine.study_map(encoded)
+        with stores.open_version(planned.uri, planned.version, planned.size, whole=True) as source:
+            rewritten = mine.rewriting.rewrite(source, planned, scan, study_map)
             name, aside = rewritten.place.name, self._aside(planned)
-            if planned.former not in ("", name) and stores.is_only_copy(Path(self._output), planned.former):
+            if planned.former not in ("", name) and stores.is_only_copy(self._root, planned.former):
                 raise InvalidInstance("only-copy")
             with self._finished(planned, rewritten, aside) as (chunks, transcoded):
-                self._create(name, aside, written, chunks)
+                self._create(planned, encoded, name, aside, written, _as_listed(planned, chunks))
             source_sha256 = stores.sha256_of(source)
         if planned.former and planned.former != rewritten.place.name:
-            stores.remove(Path(self._output), planned.former)
+            stores.remove(self._root, planned.former)
         return Outcome(
             token=planned.token,
             uri=planned.uri,
@@ -227,6 +262,36 @@ class _RewriteFn(beam.DoFn):
             sop_token=planned.sop_token,
             source_sha256=source_sha256,
         )
+
+
+class _Own:
+    """What one thread rewrites by: what a request makes of instances, and the maps of studies that it met last."""
+
+    def __init__(self, rewriting: Rewriting) -> None:
+        self.rewriting = rewriting
+        self._maps: OrderedDict[bytes, StudyMap] = OrderedDict()
+
+    def study_map(self, encoded: bytes) -> StudyMap:
+        """The study's map, decoded once as long as its instances come together."""
+        study_map = self._maps.get(encoded)
+        if study_map is None:
+            study_map = self._maps[encoded] = StudyMap.decode(encoded)
+            if len(self._maps) > _MAPS_HELD:
+                self._maps.popitem(last=False)
+        return study_map
+
+
+def _as_listed(planned: Planned, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What is made of a source; at its end, before it counts, the source must still be what was listed.
+
+    A store answers for the version with every read, a file of this machine doesn't.
+
+    Raises:
+      InvalidInstance: "changed-during-run".
+    """
+    yield from chunks
+    if not scheme_of(planned.uri) and not stores.unchanged(planned.uri, planned.version):
+        raise InvalidInstance("changed-during-run")
 
 
 class _Digest:

@@ -10,7 +10,8 @@ from typing import Final
 from dicomveil.errors import KeyRefused
 from dicomveil.keys import Keys, generate_key, parse_key
 from transforms import secret_manager
-from transforms.stores import create_restricted, left_behind, local_path
+from transforms.locations import local_path
+from transforms.stores import create_restricted, left_behind
 
 _LONGEST_TEXT: Final = 1 << 16
 

@@ -6,7 +6,6 @@ What is named are originals: workers read it in a file of the run, and the graph
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 import apache_beam as beam
@@ -17,6 +16,7 @@ from dicomveil.scan import InstanceScan
 from dicomveil.study import borne
 from transforms import stores
 from transforms.bundles import SeldomTwiceFn
+from transforms.locations import Location, locate
 from transforms.notes import WriteListNote
 from transforms.patients import ComparePatients
 from transforms.records import Planned
@@ -32,7 +32,7 @@ _LEVELS: Final = ("patient", "study", "series", "instance")
 _HITS: Final = "hits"
 
 
-def write_selection(file: Path, request: Request) -> None:
+def write_selection(file: Location, request: Request) -> None:
     """Note for the workers what a request selects."""
     named = [(number, it.role, it.id, it.orthanc) for number, it in enumerate(request.resources)]
     study = [(THE_STUDY, it.role, it.id, it.orthanc) for it in (request.study,) if it]
@@ -49,7 +49,7 @@ class Selection:
     def __init__(self, file: str, patients: bool = True) -> None:
         self._first = 0 if patients else 1
         self._numbers: dict[tuple[bool, str, str], set[int]] = {}
-        for number, role, text, orthanc in json.loads(Path(file).read_bytes()):
+        for number, role, text, orthanc in json.loads(locate(file).read_bytes()):
             self._numbers.setdefault((orthanc, role, text), set()).add(number)
         self._hashed = any(orthanc for orthanc, _, _ in self._numbers)
 
@@ -76,7 +76,9 @@ class SelectResources(beam.PTransform):
       described: where `ComparePatients` notes what it sees, likewise; None where there is nothing to compare.
     """
 
-    def __init__(self, file: Path, found: Path, described: Path | None, key: KeyReference, request: Request) -> None:
+    def __init__(
+        self, file: Location, found: Location, described: Location | None, key: KeyReference, request: Request
+    ) -> None:
         super().__init__()
         self._file, self._found, self._request = str(file), found, request
         self._compare = ComparePatients(described, key, request) if described else None
@@ -123,7 +125,7 @@ class _MarkFn(SeldomTwiceFn):
                 yield beam.pvalue.TaggedOutput(_HITS, hit)
 
 
-def read_found(found: Path) -> list[Hit]:
+def read_found(found: Location) -> list[Hit]:
     """What `SelectResources` has noted."""
     return [(number, study) for number, study in json.loads(found.read_bytes())]
 

@@ -1,35 +1,46 @@
 """The seam to storage: list, open the very version that was listed, read ranges, create atomically.
 
-Only folders of this machine for now. A URI is a path, or file:// and a path; any other scheme is refused by name.
+A URI is a path, file:// and a path, or gs://, s3:// or az:// with a bucket and a name; any other is refused by name.
 """
 
 import errno
 import hashlib
 import os
-import re
+import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from urllib.parse import quote_from_bytes
 
 from dicomveil.errors import DicomveilError, InvalidInstance
 from dicomveil.stream import LARGEST_CHUNK, BytesSource, FileSource, Source
+from transforms import zips
+from transforms.globs import Pattern
+from transforms.locations import FILE_SCHEME, Location, ObjectLocation, local_path
+from transforms.object_stores import (
+    NotAllowed,
+    NotThere,
+    OtherVersion,
+    Stored,
+    Unavailable,
+    Unnameable,
+    scheme_of,
+    store_of,
+)
+from transforms.ranged import LARGEST_WINDOW, WINDOW, RangedSource
 
 IN_MEMORY = 1 << 20
-_FILE_SCHEME = "file://"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_TO_ALL, _OWNER_ONLY = 0o666, 0o600
 _WRITTEN: Final = 0o222
 
 
-class StoreError(DicomveilError):
-    """Storage that can't be used as the user asked; the message names what the user wrote."""
-
-
 STORE_FULL: Final = "no space left where the output or the records go"
 STORE_FAILED: Final = "a failure of the storage where the output or the records go"
+STORE_REFUSED: Final = "a refusal of the storage"
+STORE_UNREACHED: Final = "a store that fails, or can't be reached"
+STORE_UNNAMEABLE: Final = 'an object with "//", a level "." or "..", or a control character in its name'
 
 
 class StoreFailed(DicomveilError):
@@ -37,6 +48,10 @@ class StoreFailed(DicomveilError):
 
     def __init__(self, message: str = STORE_FAILED) -> None:
         super().__init__(message)
+
+
+class StoreUnavailable(StoreFailed):
+    """A store went on failing after all retries: it may have been this object alone."""
 
 
 class StoreFull(StoreFailed):
@@ -47,34 +62,32 @@ class StoreFull(StoreFailed):
 
 
 class Listed(NamedTuple):
-    """One object found; `reason` says why it can't be opened."""
+    """One object found; `reason` says why it can't be opened.
+
+    Attributes:
+      storage_class: the store's name of it; "" where it has none.
+    """
 
     uri: str
     size: int
     version: str
     reason: str
+    storage_class: str = ""
 
 
-def local_path(uri: str) -> Path:
-    """The path that a URI stands for.
-
-    Raises:
-      StoreError: another scheme than file://, or nothing at all.
-    """
-    if not uri:
-        raise StoreError("is empty: name a file or folder")
-    if uri.startswith(_FILE_SCHEME):
-        return Path(os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :])))
-    if _SCHEME.match(uri):
-        raise StoreError(f"{uri}: only folders of this machine can be read and written so far (path or file://path)")
-    return Path(uri)
-
-
-def list_objects(root: str) -> Iterator[Listed]:
+def list_objects(root: str, meant: Pattern | None = None) -> Iterator[Listed]:
     """Every object below a folder, or the one file, in the order of names; nothing is opened.
 
+    Of a store's URI: the object of that name, and those whose names go on behind a "/"; they come as pages are fetched.
+    Where a pattern is given, those alone that it means; folders in which nothing can match aren't entered.
     Links to files are followed, links to folders are not: they could lead out of the input, or round in a circle.
+
+    Raises:
+      StoreFailed: a store can't be listed.
     """
+    if scheme_of(root):
+        yield from (it for it in _list_stored(root) if meant is None or meant.matches(it.uri))
+        return
     path = local_path(root)
     if not path.is_dir():
         yield _listed(path)
@@ -89,9 +102,64 @@ def list_objects(root: str) -> Iterator[Listed]:
             yield Listed(uri_of(str(folder)), 0, "", "unreadable")
             continue
         for entry in found:
-            if not entry.is_dir(follow_symlinks=False) and not (entry.is_symlink() and os.path.isdir(entry.path)):
+            if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path)):
+                continue
+            if meant is None or meant.matches(entry.path):
                 yield _listed(Path(entry.path))
-        pending.extend(Path(entry.path) for entry in reversed(found) if entry.is_dir(follow_symlinks=False))
+        folders = (entry.path for entry in reversed(found) if entry.is_dir(follow_symlinks=False))
+        pending.extend(Path(it) for it in folders if meant is None or meant.may_hold(it + "/"))
+
+
+def _list_stored(root: str) -> Iterator[Listed]:
+    location = ObjectLocation(root.rstrip("/"))
+    with serving("listed"):
+        if not root.endswith("/") and location.is_object():
+            yield from _itself(location)
+        yield from map(as_listed, location.below())
+
+
+def _itself(location: ObjectLocation) -> Iterator[Listed]:
+    """The object of just that name, if there is one."""
+    try:
+        yield as_listed(location.store.head(location.uri)[0])
+    except NotThere:
+        return
+
+
+def as_listed(stored: Stored) -> Listed:
+    """What a store tells of an object, as it is listed."""
+    reason = "not-restored" if stored.restorable else ""
+    return Listed(stored.uri, stored.size, stored.version, reason, stored.storage_class)
+
+
+def spread(root: str) -> Iterator[Listed | str]:
+    """The roots that a root falls into, for several workers to list at once: in a store each prefix of the next level,
+    and the objects of it as they are listed; a folder stays whole.
+
+    Raises:
+      StoreFailed: a store can't be listed.
+    """
+    if not scheme_of(root):
+        yield root
+        return
+    location = ObjectLocation(root.rstrip("/"))
+    with serving("listed"):
+        if not root.endswith("/") and location.is_object():
+            yield from _itself(location)
+        for found in location.store.level(f"{location.uri}/"):
+            yield as_listed(found) if isinstance(found, Stored) else found
+
+
+def look_up(uri: str) -> Listed:
+    """One object as it is now; "unreadable" where there is none.
+
+    Raises:
+      StoreFailed: a store can't be asked.
+    """
+    if not scheme_of(uri):
+        return _listed(local_path(uri))
+    with serving("read"):
+        return next(_itself(ObjectLocation(uri)), Listed(uri, 0, "", "unreadable"))
 
 
 def _listed(path: Path) -> Listed:
@@ -120,7 +188,7 @@ def uri_of(path: str) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        return _FILE_SCHEME + quote_from_bytes(raw)
+        return FILE_SCHEME + quote_from_bytes(raw)
 
 
 def version_of(status: os.stat_result) -> str:
@@ -129,12 +197,25 @@ def version_of(status: os.stat_result) -> str:
 
 
 @contextmanager
-def open_version(uri: str, version: str) -> Iterator[Source]:
-    """The object as it was when it was listed; a small one is read at once.
+def open_version(uri: str, version: str, size: int, whole: bool = False) -> Iterator[Source]:
+    """The object as it was when it was listed; a small file is read at once, and of a store's object what is asked for.
+
+    Args:
+      size: that it had when it was listed.
+      whole: whether all of it will be asked for.
 
     Raises:
       InvalidInstance: "unreadable", or "changed-during-run" where it is another version by now, also when it is left.
     """
+    if zips.is_member(version):
+        archive = zips.archive_of(uri, version)
+        with open_version(archive.uri, archive.version, archive.size, archive.streamed) as held:
+            with zips.opened(held, uri, version) as member:
+                yield member
+        return
+    if scheme_of(uri):
+        yield RangedSource(store_of(scheme_of(uri)), uri, version, size, LARGEST_WINDOW if whole else WINDOW)
+        return
     try:
         descriptor = os.open(local_path(uri), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
@@ -156,35 +237,45 @@ def open_version(uri: str, version: str) -> Iterator[Source]:
 
 def sha256_of(source: Source) -> str:
     """Of all its bytes, in hexadecimal digits."""
+    if isinstance(source, RangedSource):
+        return source.sha256()
     digest = hashlib.sha256()
     for offset in range(0, source.size, LARGEST_CHUNK):
         digest.update(source.read(offset, LARGEST_CHUNK))
     return digest.hexdigest()
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Location) -> str:
     """The same of a file of ours.
 
     Raises:
       StoreFailed: it can't be read.
     """
+    if isinstance(path, ObjectLocation):
+        with serving("read"):
+            stored, _ = path.store.head(path.uri)
+            return RangedSource(path.store, path.uri, stored.version, stored.size).sha256()
     with _opened(path) as descriptor:
         return sha256_of(FileSource(descriptor, os.fstat(descriptor).st_size))
 
 
 def create(
-    target: Path, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL, durable: bool = False
+    target: Location, temporary: Path, chunks: Iterable[bytes], mode: int = _OPEN_TO_ALL, durable: bool = False
 ) -> None:
-    """Create an object whole or not at all: it is written beside, then renamed.
+    """Create an object whole or not at all: a file is written beside, then renamed; a store does so by itself.
 
     Args:
-      temporary: a name of this process alone, on the same file system; its folder exists.
+      temporary: a name of this process alone, on the same file system; its folder exists. Of no use to a store.
       durable: whether it must outlast the machine's death from here on.
 
     Raises:
       StoreFailed: it can't be written, StoreFull for want of space; nothing is left behind. What `chunks` raises
         while it reads passes through.
     """
+    if isinstance(target, ObjectLocation):
+        with serving("written"):
+            target.store.create(target.uri, chunks)
+        return
     try:
         _fill(temporary, chunks, mode, durable)
         _move(temporary, target)
@@ -301,9 +392,31 @@ def _writing() -> Iterator[None]:
         raise (StoreFull if failure.errno in (errno.ENOSPC, errno.EDQUOT) else StoreFailed)() from None
 
 
-def holds(root: Path, name: str) -> bool:
+@contextmanager
+def serving(what: str) -> Iterator[None]:
+    """Tell of a store's failure, once the retries are over, as of any other storage's.
+
+    Args:
+      what: what can't be done: "listed", "read", "written", "removed".
+    """
+    try:
+        yield
+    except Unnameable:
+        raise StoreFailed(f"{STORE_UNNAMEABLE}, which can't be {what} in this store") from None
+    except NotAllowed as refused:
+        raise StoreFailed(f"{STORE_REFUSED}: nothing can be {what} there, since {refused}") from None
+    except NotThere:
+        raise StoreFailed(f"{STORE_REFUSED}: there is no such bucket") from None
+    except OtherVersion:
+        raise StoreFailed from None
+    except Unavailable:
+        raise StoreUnavailable(STORE_UNREACHED) from None
+
+
+def holds(root: Location, name: str) -> bool:
     """Whether there is an object below a root."""
-    return (root / name).exists()
+    with serving("read"):
+        return (root / name).exists()
 
 
 def protect(name: str, folder: int, on: bool = True) -> None:
@@ -319,8 +432,10 @@ def protect(name: str, folder: int, on: bool = True) -> None:
     os.chmod(name, mode & ~_WRITTEN if on else mode | stat.S_IWUSR, dir_fd=folder)
 
 
-def is_only_copy(root: Path, name: str) -> bool:
-    """Whether an object below a root is marked so."""
+def is_only_copy(root: Location, name: str) -> bool:
+    """Whether an object below a root is marked so; none in a store is, since no source of it is ever deleted."""
+    if isinstance(root, ObjectLocation):
+        return False
     try:
         return not os.stat(root / name).st_mode & _WRITTEN
     except FileNotFoundError:
@@ -329,14 +444,27 @@ def is_only_copy(root: Path, name: str) -> bool:
 
 def unchanged(uri: str, version: str) -> bool:
     """Whether an object is there as it was when it was listed."""
+    if zips.is_member(version):
+        archive = zips.archive_of(uri, version)
+        return unchanged(archive.uri, archive.version)
+    if scheme_of(uri):
+        with serving("read"):
+            try:
+                return store_of(scheme_of(uri)).head(uri)[0].version == version
+            except NotThere:
+                return False
     try:
         return version_of(os.stat(local_path(uri))) == version
     except OSError:
         return False
 
 
-def remove(root: Path, name: str) -> None:
+def remove(root: Location, name: str) -> None:
     """Remove an object below a root, and the folders that it leaves empty."""
+    if isinstance(root, ObjectLocation):
+        with serving("removed"):
+            root.store.delete(f"{root.uri}/{name}")
+        return
     with _writing(), suppress(FileNotFoundError):
         (root / name).unlink()
     for folder in list(Path(name).parents)[:-1]:
@@ -344,14 +472,17 @@ def remove(root: Path, name: str) -> None:
             (root / folder).rmdir()
 
 
-def create_small(target: Path, data: bytes, mode: int = _OPEN_TO_ALL, durable: bool = False) -> None:
+def create_small(target: Location, data: bytes, mode: int = _OPEN_TO_ALL, durable: bool = False) -> None:
     """The same for a small object, written beside its target under a name of this process alone."""
+    if isinstance(target, ObjectLocation):
+        create(target, Path(), [data])
+        return
     with _writing():
         target.parent.mkdir(parents=True, exist_ok=True)
     create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode, durable)
 
 
-def create_restricted(target: Path, data: bytes, durable: bool = False) -> None:
+def create_restricted(target: Location, data: bytes, durable: bool = False) -> None:
     """The same for one that only its owner may read, whatever the umask."""
     restricted_folder(target.parent)
     create_small(target, data, _OWNER_ONLY, durable)
@@ -380,8 +511,10 @@ def sync_descriptor(descriptor: int) -> None:
             raise
 
 
-def restricted_folder(folder: Path) -> None:
-    """A folder that only its owner may enter, whatever the umask."""
+def restricted_folder(folder: Location) -> None:
+    """A folder that only its owner may enter, whatever the umask; in a store there are none, and its bucket decides."""
+    if isinstance(folder, ObjectLocation):
+        return
     if not folder.is_dir():
         restricted_folder(folder.parent)
         with _writing():
@@ -389,6 +522,45 @@ def restricted_folder(folder: Path) -> None:
             folder.chmod(0o700)
 
 
-def left_behind(folder: Path) -> Iterator[Path]:
-    """What a process that died was writing in a folder."""
-    return folder.glob(".*.part")
+def left_behind(folder: Location) -> Iterator[Path]:
+    """What a process that died was writing in a folder; a store shows nothing of that."""
+    return iter(()) if isinstance(folder, ObjectLocation) else folder.glob(".*.part")
+
+
+def size_of(path: Location) -> int:
+    """How many bytes a file of ours has.
+
+    Raises:
+      StoreFailed: it isn't there, or can't be looked at.
+    """
+    if isinstance(path, ObjectLocation):
+        with serving("read"):
+            return path.store.head(path.uri)[0].size
+    with _writing():
+        return path.stat().st_size
+
+
+def remove_empty(folder: Location) -> None:
+    """Remove a folder in which nothing is left; a store has none."""
+    if not isinstance(folder, ObjectLocation):
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def clear(folder: Location) -> None:
+    """Remove all that is below a folder, and itself; what can't be removed stays."""
+    if isinstance(folder, ObjectLocation):
+        with suppress(NotThere, NotAllowed, OtherVersion, Unavailable):
+            for found in folder.below():
+                folder.store.delete(found.uri)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def any_below(root: str) -> bool:
+    """Whether a store has an object of that name, or any below it.
+
+    Raises:
+      StoreFailed: the store can't be asked, or there is no such bucket.
+    """
+    return next(_list_stored(root), None) is not None  # by a page, where a level may be held whole

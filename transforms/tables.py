@@ -4,13 +4,13 @@ Columns are only ever added, and nullable. What docs/audit.md says of them is he
 """
 
 import io
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import stores
+from transforms.locations import Location, locate, table_file
 
 SCHEMA_VERSION: Final = 1
 
@@ -49,6 +49,7 @@ INSTANCES: Final = _schema(
     ("risk", _TEXT),
     ("frozen", pa.list_(_FROZEN)),
     ("followed", pa.int32()),
+    ("run", _TEXT),
 )
 STUDIES: Final = _schema(
     "studies",
@@ -63,6 +64,7 @@ STUDIES: Final = _schema(
     ("uids_elsewhere", pa.int64()),
     ("uids_known", pa.int64()),
     ("uids_external", pa.int64()),
+    ("run", _TEXT),
 )
 CROSSWALK_UIDS: Final = _schema(
     "crosswalk/uids", ("role", _TEXT), ("original", _TEXT), ("new", _TEXT), ("inside", pa.bool_()), ("late", pa.bool_())
@@ -122,6 +124,32 @@ QUARANTINE: Final = _schema(
     ("study_token", _TEXT),
     ("sop_token", _TEXT),
 )
+LEDGER: Final = _schema(
+    "ledger",
+    ("source_token", _TEXT),
+    ("uri_token", _TEXT),
+    ("source_uri", _TEXT),
+    ("source_version", _TEXT),
+    ("outcome", _TEXT),
+    ("reason", _TEXT),
+    ("name", _TEXT),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
+    ("request_fingerprint", _TEXT),
+    ("table_fingerprint", _TEXT),
+)
+GONE: Final = _schema(
+    "gone",
+    ("source_token", _TEXT),
+    ("uri_token", _TEXT),
+    ("source_uri", _TEXT),
+    ("source_version", _TEXT),
+    ("outcome", _TEXT),
+    ("reason", _TEXT),
+    ("name", _TEXT),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
+)
 PLAN_INSTANCES: Final = _schema(
     "plan/instances",
     ("token", _TEXT),
@@ -138,6 +166,7 @@ PLAN_INSTANCES: Final = _schema(
     ("former", _TEXT),
     ("selected", pa.bool_()),
     ("rejoins", pa.bool_()),
+    ("storage_class", _TEXT),
 )
 PLAN_STUDIES: Final = _schema(
     "plan/studies",
@@ -150,6 +179,29 @@ PLAN_STUDIES: Final = _schema(
     ("known", pa.int64()),
     ("external", pa.int64()),
 )
+PLAN_FORMER: Final = _schema(
+    "plan/former",
+    ("token", _TEXT),
+    ("uri_token", _TEXT),
+    ("uri", _TEXT),
+    ("version", _TEXT),
+    ("name", _TEXT),
+    ("study_token", _TEXT),
+    ("sop_token", _TEXT),
+    ("by", _TEXT),
+    ("purged", pa.bool_()),
+    ("standing", _TEXT),
+)
+PLAN_DUE: Final = _schema(
+    "plan/due",
+    ("token", _TEXT),
+    ("uri", _TEXT),
+    ("size", pa.int64()),
+    ("version", _TEXT),
+    ("reason", _TEXT),
+    ("storage_class", _TEXT),
+)
+PLAN_UNCHANGED: Final = _schema("plan/unchanged", ("token", pa.binary(16)), ("by_other_request", pa.bool_()))
 PURGE_LIST: Final = _schema(
     "purge",
     ("source_token", _TEXT),
@@ -175,6 +227,8 @@ RESTRICTED: Final = (
     CROSSWALK_INSTANCES,
     CROSSWALK_GIVEN,
     QUARANTINE,
+    LEDGER,
+    GONE,
 )
 """What leads back to the originals."""
 
@@ -191,9 +245,11 @@ def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dic
       Its path below the root, and its number of rows; no rows, no file.
     """
     name = f"{name_of(schema)}/run={run}/part-{part}.parquet"
+    if rows and "run" in schema.names:
+        rows = [row | {"run": run} for row in rows]
     if rows:
         create = stores.create_small if schema in AUDIT else stores.create_restricted
-        create(Path(root) / name, encoded(schema, rows))
+        create(locate(root) / name, encoded(schema, rows))
     return name, len(rows)
 
 
@@ -204,7 +260,7 @@ def encoded(schema: pa.Schema, rows: list[dict[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_part(path: Path) -> list[dict[str, Any]]:
+def read_part(path: Location) -> list[dict[str, Any]]:
     """The rows of one part."""
-    rows: list[dict[str, Any]] = pq.read_table(path, partitioning=None).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(table_file(path), partitioning=None).to_pylist()
     return rows

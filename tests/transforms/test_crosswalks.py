@@ -22,7 +22,7 @@ from dicomveil.uids import uid_token
 from transforms import crosswalks, tables
 from transforms.crosswalk_rows import Row, doubtful, mistakes, normalized
 from transforms.crosswalks import CrosswalkRefused, CrosswalkVerdict, import_crosswalk
-from transforms.stores import StoreError
+from transforms.locations import StoreError
 from transforms.token_sort import TOKEN, TokenSort
 
 CASES = yaml.safe_load((Path(__file__).parent.parent / "cases" / "crosswalks.yaml").read_text("utf-8"))
@@ -49,7 +49,7 @@ def imported(case: dict[str, Any], tmp_path: Path) -> tuple[CrosswalkVerdict, Pa
     file.write_text(case["file"], "utf-8", newline="")
     folder = tmp_path / "imported"
     told = {name: case[name] for name in ("identity", "default_issuer") if name in case}
-    return import_crosswalk([str(file)], folder, KEYS, **told), folder
+    return import_crosswalk([str(file)], folder, folder.with_name("sorting"), KEYS, **told), folder
 
 
 @pytest.mark.parametrize("case", READ, ids=name)
@@ -91,7 +91,7 @@ def test_many_mistakes_are_counted(tmp_path: Path) -> None:
     """The first twenty in words, and how many more there are."""
     (tmp_path / "table.csv").write_text("original,new\n" + "UNKNOWN,S01\n" * 50)
     with pytest.raises(CrosswalkRefused) as caught:
-        import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", KEYS)
+        import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", tmp_path / "sorting", KEYS)
     assert [problem.where.split(" ")[-1] for problem in caught.value.problems] == [str(row) for row in range(2, 22)]
     assert caught.value.count == 50 and str(caught.value).endswith("\nand 30 more")
 
@@ -112,7 +112,7 @@ def test_files_that_are_none_are_refused(raw: bytes, what: str, tmp_path: Path) 
     """Another encoding or a broken file is refused, and nothing of it quoted."""
     (tmp_path / "table").write_bytes(raw)
     with pytest.raises(CrosswalkRefused) as caught:
-        import_crosswalk([str(tmp_path / "table")], tmp_path / "imported", KEYS)
+        import_crosswalk([str(tmp_path / "table")], tmp_path / "imported", tmp_path / "sorting", KEYS)
     assert what in str(caught.value) and "Zubik" not in str(caught.value)
 
 
@@ -121,9 +121,9 @@ def test_a_uri_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "table.csv").write_text("original,new\n1,S01\n")
     (tmp_path / "root" / "crosswalk").mkdir(parents=True)
-    for uri in (tmp_path / "none.csv", tmp_path / "folder", tmp_path / "root", "gs://bucket/table.csv"):
+    for uri in (tmp_path / "none.csv", tmp_path / "folder", tmp_path / "root", "hdfs://bucket/table.csv"):
         with pytest.raises(StoreError):
-            import_crosswalk([str(uri)], tmp_path / "imported", KEYS)
+            import_crosswalk([str(uri)], tmp_path / "imported", tmp_path / "sorting", KEYS)
         assert not (tmp_path / "imported").exists()
 
 
@@ -140,7 +140,7 @@ def test_parquet_is_read_as_it_is_typed(tmp_path: Path) -> None:
     write_parquet(tmp_path / "parts" / "0.parquet", first)
     write_parquet(tmp_path / "parts" / "a" / "1.parquet", {"original": pa.array(["008"]), "new": pa.array(["S02"])})
     (tmp_path / "parts" / "_SUCCESS").touch()
-    verdict = import_crosswalk([str(tmp_path / "parts")], tmp_path / "imported", KEYS)
+    verdict = import_crosswalk([str(tmp_path / "parts")], tmp_path / "imported", tmp_path / "sorting", KEYS)
     read = {
         tuple(map(row.get, ("original", "new", "days", "anchor"))) for row in rows_of(tmp_path / "imported", verdict)
     }
@@ -151,7 +151,7 @@ def test_numbers_are_no_patient_ids(tmp_path: Path) -> None:
     """Parquet that holds IDs as numbers has lost their leading zeros."""
     uri = write_parquet(tmp_path / "t.parquet", {"original": pa.array([7]), "new": pa.array(["S01"])})
     with pytest.raises(CrosswalkRefused, match="`original` that isn't text"):
-        import_crosswalk([uri], tmp_path / "imported", KEYS)
+        import_crosswalk([uri], tmp_path / "imported", tmp_path / "sorting", KEYS)
 
 
 def write_run(root: Path, run: str, listed: bool, patients: list[dict], uids: list[dict]) -> None:
@@ -184,19 +184,19 @@ def test_earlier_runs_are_read_by_what_they_list(tmp_path: Path) -> None:
     )
     uid = {"role": "study", "original": "1.2.1", "new": "2.25.77", "inside": True, "late": False}
     write_run(tmp_path, "2", False, [], [uid])
-    verdict = import_crosswalk([str(tmp_path)], tmp_path / "imported", KEYS)
+    verdict = import_crosswalk([str(tmp_path)], tmp_path / "imported", tmp_path / "sorting", KEYS)
     read = {(row["original"], row["new"]) for row in rows_of(tmp_path / "imported", verdict)}
     assert read == {("4711", "DV1"), ("1.2.1", "2.25.1"), ("1.2.5", "2.25.5")}
     write_run(tmp_path, "2", True, [], [uid])
     with pytest.raises(CrosswalkRefused, match="one original two new values"):
-        import_crosswalk([str(tmp_path)], tmp_path / "imported", KEYS)
+        import_crosswalk([str(tmp_path)], tmp_path / "imported", tmp_path / "sorting", KEYS)
 
 
 def test_one_part_of_ours_is_known_as_such(tmp_path: Path) -> None:
     """A part named by itself is read as within its root."""
     link = {"original": "", "issuer": "", "new": "DV9", "study_instance_uid": "2.25.3"}
     path, _ = tables.write_part(str(tmp_path), "1", tables.CROSSWALK_PATIENTS, "0", [link])
-    verdict = import_crosswalk([str(tmp_path / path)], tmp_path / "imported", KEYS)
+    verdict = import_crosswalk([str(tmp_path / path)], tmp_path / "imported", tmp_path / "sorting", KEYS)
     assert verdict.rows == {"patient": 0, "uid": 0} and verdict.parts == ()
 
 
@@ -214,7 +214,7 @@ def test_only_their_owner_may_read_what_is_kept(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "table.csv").write_text("original,new\n" + "".join(f"P{n},S{n}\n" for n in range(9)))
     old = os.umask(0)
     try:
-        verdict = import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", KEYS)
+        verdict = import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", tmp_path / "sorting", KEYS)
     finally:
         os.umask(old)
     assert modes == {("0o600", "0o700")}
@@ -271,7 +271,7 @@ def test_rows_come_back(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crosswalks, "HELD", held)
         patch.setattr(crosswalks, "PART_ROWS", part)
-        verdict = import_crosswalk(uris, tmp_path / "imported", KEYS)
+        verdict = import_crosswalk(uris, tmp_path / "imported", tmp_path / "sorting", KEYS)
     read = rows_of(tmp_path / "imported", verdict)
     assert sorted((row["original"], row["new"], row["days"]) for row in read) == sorted(rows)
     assert len(verdict.parts) == -(-len(rows) // part)
@@ -282,7 +282,7 @@ def test_rows_come_back(
     }
     if rows:
         other = write_parquet(tmp_path / "rows.parquet", columns)
-        again = import_crosswalk([other], tmp_path / "again", KEYS)
+        again = import_crosswalk([other], tmp_path / "again", tmp_path / "sorting", KEYS)
         assert rows_of(tmp_path / "again", again) == read
 
 
@@ -309,7 +309,7 @@ def test_contradictions_are_those_that_there_are(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crosswalks, "HELD", held)
         try:
-            verdict = import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", KEYS)
+            verdict = import_crosswalk([str(tmp_path / "table.csv")], tmp_path / "imported", tmp_path / "sorting", KEYS)
         except CrosswalkRefused as refused:
             kinds = ["one original" in problem.what for problem in refused.problems]
             assert kinds == [True] * len(split) + [False] * len(shared)
@@ -345,7 +345,7 @@ from pathlib import Path
 from dicomveil.keys import Keys
 from transforms import crosswalks
 crosswalks.HELD = 20_000
-verdict = crosswalks.import_crosswalk([sys.argv[1]], Path(sys.argv[2]), Keys(bytes(range(32))))
+verdict = crosswalks.import_crosswalk([sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[2]).with_name("sorting"), Keys(bytes(range(32))))
 print(verdict.rows["uid"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

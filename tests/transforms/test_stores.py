@@ -9,17 +9,8 @@ import pytest
 
 from dicomveil.errors import InvalidInstance
 from transforms import stores
-from transforms.stores import (
-    StoreError,
-    StoreFailed,
-    StoreFull,
-    create,
-    create_new,
-    create_restricted,
-    list_objects,
-    local_path,
-    open_version,
-)
+from transforms.locations import StoreError, local_path, locate
+from transforms.stores import StoreFailed, StoreFull, create, create_new, create_restricted, list_objects, open_version
 
 
 def test_an_object_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -43,14 +34,20 @@ def test_another_version_is_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a"
     path.write_bytes(bytes(size))
     (listed,) = list_objects(str(tmp_path))
-    with open_version(listed.uri, listed.version) as source:
+    with open_version(listed.uri, listed.version, listed.size) as source:
         assert source.size == size and source.read(5, 3) == bytes(3) and source.read(size - 1, 9) == b"\0"
-    with pytest.raises(InvalidInstance, match="changed-during-run"), open_version(listed.uri, listed.version):
+    with (
+        pytest.raises(InvalidInstance, match="changed-during-run"),
+        open_version(listed.uri, listed.version, listed.size),
+    ):
         path.write_bytes(b"other")
-    with pytest.raises(InvalidInstance, match="changed-during-run"), open_version(listed.uri, listed.version):
+    with (
+        pytest.raises(InvalidInstance, match="changed-during-run"),
+        open_version(listed.uri, listed.version, listed.size),
+    ):
         pass
     path.unlink()
-    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version):
+    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version, listed.size):
         pass
 
 
@@ -78,16 +75,16 @@ def test_a_failure_to_write_is_no_inputs_fault(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"a")
     (listed,) = list_objects(str(path))
-    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version):
+    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version, listed.size):
         create(path / "below a file", tmp_path / "a.part", [b"one"])
-    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version):
+    with pytest.raises(StoreFailed), open_version(listed.uri, listed.version, listed.size):
         create(tmp_path / "out", tmp_path / "nowhere" / "a.part", [b"one"])
 
     def unreadable():
         yield b"one"
         raise OSError(errno.EIO, "input")
 
-    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version):
+    with pytest.raises(InvalidInstance, match="unreadable"), open_version(listed.uri, listed.version, listed.size):
         create(tmp_path / "out", tmp_path / "a.part", unreadable())
     assert [found.name for found in tmp_path.iterdir()] == ["a"]
 
@@ -119,7 +116,7 @@ def test_restricted_means_restricted(tmp_path: Path) -> None:
 def test_a_scheme_stands_in_front(tmp_path: Path) -> None:
     """gs:// is another store, and a folder whose name ends in a colon is a folder."""
     assert local_path("/a:/b") == Path("/a:/b") and local_path("/a://b") == Path("/a:/b")
-    with pytest.raises(StoreError, match="only folders of this machine"):
+    with pytest.raises(StoreError, match="must be a file or folder of this machine"):
         local_path("gs://bucket/a")
 
 
@@ -134,3 +131,10 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     meanwhile = tmp_path / "b"
     assert not create_new(meanwhile, temporary, (meanwhile.write_bytes(b"four") and b"three" for _ in "1"))
     assert meanwhile.read_bytes() == b"four" and not temporary.exists()
+
+
+@pytest.mark.parametrize("uri", ["/a\0b", "gs://b/a\0b"])
+def test_a_name_that_is_none_is_told(uri: str) -> None:
+    """A job may hold what no command line can."""
+    with pytest.raises(StoreError, match="holds a NUL"):
+        locate(uri)
