@@ -182,6 +182,18 @@ class Lease:
             if self.lost:
                 raise LeaseLost
 
+    def settle(self) -> None:
+        """Find out whether a failure means anything: what goes wrong behind another's back is that other's doing.
+
+        Raises:
+          LeaseLost: as above, and this says it in the failure's stead.
+        """
+        if self.lost or self._clock() > self._until:
+            with contextlib.suppress(LeaseLost):
+                self.confirm()
+        if self.lost:
+            raise LeaseLost from None
+
     def name(self, run: str) -> None:
         """Tell which run holds it."""
         with self._mutex:
@@ -248,14 +260,15 @@ def leased(root: str, seconds: int = 0, clock: Callable[[], float] = time.monoto
         keeper = threading.Thread(target=_keep, args=(lease, seconds / 3, ended, interrupt), daemon=True)
         keeper.start()
         try:
-            yield lease
+            try:
+                yield lease
+            finally:  # nobody interrupts what is settled below
+                ended.set()
+                keeper.join()
         except (Exception, KeyboardInterrupt):
-            if lease.lost:
-                raise LeaseLost from None
+            lease.settle()
             raise
         finally:
-            ended.set()
-            keeper.join()
             lease.release()
 
 

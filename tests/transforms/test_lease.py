@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from dicomveil.errors import DicomveilError
 from tests import emulators
 from transforms.lease import CLOCK, LEASE, Lease, LeaseHeld, LeaseLost, Note, leased
 from transforms.object_stores import scheme_of, store_of
@@ -211,6 +212,25 @@ def test_a_run_is_interrupted_when_its_lease_is_lost(zone: str) -> None:
             store_of(scheme_of(zone)).create(f"{zone}/{LEASE}", [Note("somebody", seconds=60).encode()])
             time.sleep(20)
     assert note(zone).holder == "somebody"
+
+
+def test_what_fails_in_anothers_hands_is_told_as_the_loss(zone: str) -> None:
+    """Waking up, a run may stumble over what its heir did before it hears of the heir; that isn't the user's mistake."""
+    asleep = 0.0
+    with pytest.raises(LeaseLost):
+        with leased(zone, 60, lambda: asleep):
+            store_of(scheme_of(zone)).create(f"{zone}/{LEASE}", [Note("somebody", seconds=60).encode()])
+            asleep = 61
+            raise DicomveilError("A folder is gone.")
+
+
+def test_a_failure_of_its_own_stays_one(zone: str) -> None:
+    """However long it slept, as long as nobody came."""
+    asleep = 0.0
+    with pytest.raises(DicomveilError, match="A folder is gone"):
+        with leased(zone, 60, lambda: asleep):
+            asleep = 61
+            raise DicomveilError("A folder is gone.")
 
 
 def test_beside_the_main_thread_it_is_heard_at_the_commit(zone: str) -> None:
