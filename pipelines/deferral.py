@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pipelines.runs import Run
 from transforms import plans
-from transforms.ledger import TOKENS
+from transforms.outcomes import TOKENS
 from transforms.records import Planned
 
 

@@ -17,7 +17,7 @@ _POLL: Final = 0.2
 
 def planned(verdict: Verdict) -> dict[str, int]:
     """How many objects the plan quarantines, by reason."""
-    return {reason: count for reason, count in verdict.reasons.items() if REASONS[reason].outcome == "quarantined"}
+    return {reason: count for reason, count in verdict.reasons.items() if _is_failure(reason)}
 
 
 class Watch:
@@ -70,7 +70,12 @@ def of_slice(run: Run, buckets: list[int], outcomes: dict[str, int]) -> int:
     """
     settled = sum(count for name, count in outcomes.items() if name.startswith("quarantined "))
     instances = (planned for bucket in buckets for planned in plans.read_instances(str(run.folder), bucket))
-    return settled - sum(bool(it.reason) and REASONS[it.reason].outcome == "quarantined" for it in instances)
+    return settled - sum(_is_failure(it.reason) for it in instances)
+
+
+def _is_failure(reason: str) -> bool:
+    """Whether what is set aside for it counts as failed; "" is no reason."""
+    return bool(reason) and REASONS[reason].outcome == "quarantined"
 
 
 def left(run: Run, buckets: list[int]) -> Total:

@@ -16,13 +16,13 @@ from typing import Any, Final, NamedTuple
 
 from pydicom.config import disable_value_validation
 from rich.console import Console
-from rich.table import Table
 
 from dicomveil.errors import REASONS, DicomveilError, InvalidInstance, Unsuitable
 from dicomveil.media import DICOMDIR, SYNTAXES, Directory, NotOnMedia, Numbers, encoded, records
 from dicomveil.media import REASONS as MEDIA_REASONS
 from dicomveil.scan import scan_instance
 from dicomveil.stream import LARGEST_CHUNK, Source
+from pipelines.tally import tally
 from transforms import inputs, stores
 from transforms.locations import StoreError, local_path
 from transforms.object_stores import scheme_of
@@ -79,10 +79,7 @@ class Written:
     def print(self, console: Console) -> None:
         """Tell a person how many, and which were left out and why."""
         console.print(f"{self.instances:,} instances in the File-set, {self.bytes:,} bytes", highlight=False)
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column(style="dim", overflow="fold")
+        table = tally()
         for reason, count in sorted(self.counts.items()):
             meaning, remedy = MEDIA_REASONS.get(reason) or REASONS[reason][1:]
             table.add_row(f"{count:,}", f"left out: {reason}", f"{meaning} {remedy}")

@@ -20,8 +20,9 @@ from transforms.due import ReadDue, UnchangedOf
 from transforms.facts import Facts
 from transforms.formers import ReadSuperseded
 from transforms.issuers import CountIssuers
-from transforms.ledger import TOKENS, CountUnchanged
+from transforms.ledger import CountUnchanged
 from transforms.match import MatchSources
+from transforms.outcomes import TOKENS
 from transforms.plan import LISTED, SumListed, WritePlan
 from transforms.records import Planned
 from transforms.rejoin import RejoinInstances, SieveTokens

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
 from dicomveil.filters import Filter
 from dicomveil.request import Request
 from pipelines import runs
 from pipelines.places import Places, RunRefused
+from pipelines.tally import tally
 from transforms import removals, secrets, stores, zips
 from transforms.inputs import means, root_of
 from transforms.locations import StoreError, local_path
@@ -119,10 +119,7 @@ class Purged:
         console.print(
             f"\n{self.deleted:,} sources {done}, {self.bytes:,} bytes, run {self.run}", highlight=False, soft_wrap=True
         )
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column(style="dim", overflow="fold")
+        table = tally()
         for reason, count in self.kept.items():
             table.add_row(f"{count:,}", f"kept: {reason}", " ".join(removals.KEPT[reason]))
         for name, count in sorted(self.never.items()):

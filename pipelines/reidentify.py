@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.table import Table
 
 from dicomveil.envelopes import Opener
 from dicomveil.errors import REASONS, DicomveilError, Unsuitable
 from dicomveil.reidentifier import NOT_RESTORED, NotRestored, restore
+from pipelines.tally import tally
 from transforms import stores
 from transforms.locations import local_path
 
@@ -51,10 +51,7 @@ class Settled:
     def print(self, console: Console) -> None:
         """Tell a person how many, and why not the others."""
         console.print(f"{self.restored:,} instances restored, {self.attributes:,} values put back", highlight=False)
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column(style="dim", overflow="fold")
+        table = tally()
         for reason, count in sorted(self.left.items()):
             told = NOT_RESTORED.get(reason) or f"{REASONS[reason].meaning} {REASONS[reason].remedy}"
             table.add_row(f"{count:,}", f"not restored: {reason}", told)

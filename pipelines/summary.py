@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 
 from dicomveil.claims import unnamed
 from dicomveil.compile import RECIPE
@@ -15,8 +14,9 @@ from dicomveil.errors import REASONS
 from pipelines.answer import Resources, answer, written
 from pipelines.plan import Verdict
 from pipelines.runs import Run
-from transforms.ledger import TOKENS
+from pipelines.tally import tally
 from transforms.locations import Location, locate
+from transforms.outcomes import TOKENS
 from transforms.records import DEIDENTIFIED, MODIFIED
 from transforms.retire import MEANINGS
 from transforms.tables import INSTANCES, name_of
@@ -188,10 +188,7 @@ class Summary:
 
     def print(self, console: Console) -> None:
         """Tell a person what happened, and where to look."""
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(justify="right")
-        table.add_column()
-        table.add_column(style="dim", overflow="fold")
+        table = tally()
         for name, count in sorted(self.outcomes.items()):
             outcome, _, reason = name.partition(" ")
             told = f"{REASONS[reason].meaning} {REASONS[reason].remedy}" if reason else ""

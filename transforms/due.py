@@ -1,14 +1,16 @@
 """What a run is to process, and what it isn't, as its look at the ledger leaves it for the plan."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import apache_beam as beam
 import pyarrow.parquet as pq
 
-from transforms import plans, tables
+from transforms import plans
 from transforms.ledger import Unchanged
-from transforms.locations import Location, locate, matching, table_file
+from transforms.locations import Location, locate, table_file
+from transforms.plan import KeepInParts
 from transforms.records import SourceObject
 from transforms.sieve import Sieve, as_side_input, passes
 from transforms.tables import PLAN_DUE, PLAN_UNCHANGED, read_part, write_part
@@ -29,20 +31,14 @@ class WriteDue(beam.PTransform):
         self._folder = folder
 
     def expand(self, sources: beam.PCollection[SourceObject]) -> beam.PCollection:
-        return (
-            sources
-            | "By bucket" >> beam.WithKeys(_bucket).with_output_types(tuple[int, SourceObject])
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write_due, self._folder)
-        )
+        return sources | "Keep" >> KeepInParts(_bucket, partial(_write_due, self._folder))
 
 
 def _bucket(source: SourceObject) -> int:
     return plans.study_bucket(source.token)
 
 
-def _write_due(kept: tuple[int, Iterable[SourceObject]], folder: str) -> None:
-    bucket, sources = kept
+def _write_due(folder: str, bucket: int, sources: list[SourceObject]) -> None:
     rows = [{name: getattr(it, name) for name in _COLUMNS} for it in sorted(sources, key=lambda it: it.token)]
     write_part(folder, "plan", PLAN_DUE, f"{bucket:03}", rows)
 
@@ -70,11 +66,7 @@ def _read_due(part: str) -> Iterator[SourceObject]:
 
 def due_parts(folder: str) -> list[Location]:
     """Where they are kept."""
-    return _parts(folder, PLAN_DUE)
-
-
-def _parts(folder: str, schema: Any) -> list[Location]:
-    return matching(locate(folder) / tables.name_of(schema) / "run=plan", "*.parquet")
+    return plans.parts(folder, PLAN_DUE)
 
 
 class WriteUnchanged(beam.PTransform):
@@ -85,21 +77,20 @@ class WriteUnchanged(beam.PTransform):
         self._folder = folder
 
     def expand(self, unchanged: beam.PCollection[Unchanged]) -> beam.PCollection:
-        return (
-            unchanged
-            | "By bucket" >> beam.FlatMap(_by_bucket).with_output_types(tuple[int, tuple[bytes, bool]])
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.Map(_write_unchanged, self._folder)
-        )
+        written = unchanged | "Written ones" >> beam.FlatMap(_written).with_output_types(tuple[bytes, bool])
+        return written | "Keep" >> KeepInParts(_first_byte, partial(_write_unchanged, self._folder))
 
 
-def _by_bucket(it: Unchanged) -> Iterator[tuple[int, tuple[bytes, bool]]]:
+def _written(it: Unchanged) -> Iterator[tuple[bytes, bool]]:
     if it.written:
-        yield it.token[0], (it.token, it.by_other_request)
+        yield it.token, it.by_other_request
 
 
-def _write_unchanged(kept: tuple[int, Iterable[tuple[bytes, bool]]], folder: str) -> None:
-    bucket, told = kept
+def _first_byte(told: tuple[bytes, bool]) -> int:
+    return told[0][0]
+
+
+def _write_unchanged(folder: str, bucket: int, told: list[tuple[bytes, bool]]) -> None:
     rows = [{"token": token, "by_other_request": other} for token, other in sorted(told)]
     write_part(folder, "plan", PLAN_UNCHANGED, f"{bucket:03}", rows)
 
@@ -109,7 +100,7 @@ class UnchangedOf(beam.PTransform):
 
     def __init__(self, folder: str) -> None:
         super().__init__()
-        self._parts = list(map(str, _parts(folder, PLAN_UNCHANGED)))
+        self._parts = list(map(str, plans.parts(folder, PLAN_UNCHANGED)))
 
     def expand(self, rejoining: beam.PCollection[SourceObject]) -> beam.PCollection[Unchanged]:
         tokens = rejoining | "Tokens" >> beam.Map(_by_token).with_output_types(tuple[str, None])

@@ -6,11 +6,12 @@ That an object is gone is told only by a listing that would have shown it.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
 
-from transforms import tables, zips
+from transforms import plans, zips
 from transforms.facts import NOW, Retired
 from transforms.ledger import (
     DUPLICATE,
@@ -23,8 +24,9 @@ from transforms.ledger import (
     Unchanged,
     name_digest,
 )
-from transforms.locations import Location, locate, matching
+from transforms.locations import Location, locate
 from transforms.manifests import read_rows
+from transforms.plan import KeepInParts
 from transforms.purges import removed_tokens
 from transforms.records import WRITTEN, SourceObject
 from transforms.sieve import Sieve, Sieved, as_side_input, passes
@@ -341,30 +343,21 @@ class WriteFormers(beam.PTransform):
         self._folder = folder
 
     def expand(self, formers: beam.PCollection[Former]) -> beam.PCollection:
-        return (
-            formers
-            | "By shard" >> beam.WithKeys(_shard).with_output_types(tuple[int, Former])
-            | "Group" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(_WriteFn(self._folder))
-        )
+        return formers | "Keep" >> KeepInParts(_shard, partial(_write, self._folder))
 
 
 def _shard(former: Former) -> int:
     return int(former.uri_token[:8], 16) % _SHARDS
 
 
-class _WriteFn(beam.DoFn):
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def process(self, shard: tuple[int, Iterable[Former]]) -> None:
-        rows = [asdict(it) for it in sorted(shard[1], key=lambda it: (it.uri_token, it.token))]
-        write_part(self._folder, "plan", PLAN_FORMER, f"{shard[0]:03}", rows)
+def _write(folder: str, shard: int, formers: list[Former]) -> None:
+    rows = [asdict(it) for it in sorted(formers, key=lambda it: (it.uri_token, it.token))]
+    write_part(folder, "plan", PLAN_FORMER, f"{shard:03}", rows)
 
 
 def former_parts(folder: str) -> list[Location]:
     """Where they are kept."""
-    return matching(locate(folder) / tables.name_of(PLAN_FORMER) / "run=plan", "*.parquet")
+    return plans.parts(folder, PLAN_FORMER)
 
 
 def read_formers(part: Location) -> list[Former]:

@@ -96,7 +96,7 @@ class GcsStore:
     def _pages(self, prefix: str, delimiter: str | None) -> Iterator[Stored | str]:
         token: str | None = ""
         while token is not None:
-            found, token = self._insist(partial(self._page, prefix, delimiter, token))
+            found, token = self.insist(partial(self._page, prefix, delimiter, token))
             yield from found
 
     def _page(self, prefix: str, delimiter: str | None, token: str) -> tuple[builtins.list[Stored | str], str | None]:
@@ -123,14 +123,14 @@ class GcsStore:
 
     def _look(self, uri: str) -> tuple[Stored, Mapping[str, str]]:
         blob = self._blob(uri)
-        self._insist(lambda: blob.reload(**self._calling))
+        self.insist(lambda: blob.reload(**self._calling))
         return _stored(blob), blob.metadata or {}
 
     def read(self, uri: str, version: str, offset: int, length: int) -> bytes:
         if length <= 0:
             return b""
         try:
-            return self._insist(lambda: self._range(uri, version, offset, length))
+            return self.insist(lambda: self._range(uri, version, offset, length))
         except NotThere:
             if not version:
                 raise
@@ -158,7 +158,7 @@ class GcsStore:
         told = self._checksums.get((uri, version))
         if told is None:
             blob = self._blob(uri)
-            self._insist(lambda: blob.reload(if_generation_match=int(version), **self._calling))
+            self.insist(lambda: blob.reload(if_generation_match=int(version), **self._calling))
             told = blob.crc32c or ""
         return told
 
@@ -190,7 +190,7 @@ class GcsStore:
         try:
             first, only = next(pieces)
             if only:
-                return self._insist(lambda: self._insert(blob(), first, condition))
+                return self.insist(lambda: self._insert(blob(), first, condition))
             return self._upload(blob(), first, pieces, condition)
         except _Lost:
             failed = Unavailable("the store has given an upload up")
@@ -208,7 +208,7 @@ class GcsStore:
 
     def _upload(self, blob: Blob, first: bytes, pieces: Iterator[tuple[bytes, bool]], condition: int | None) -> str:
         """Send an object in parts; what `pieces` raises passes through, once the session is cancelled."""
-        session = self._insist(
+        session = self.insist(
             lambda: blob.create_resumable_upload_session(
                 content_type=_TYPE, client=self._client, checksum=None, if_generation_match=condition, **self._calling
             )
@@ -224,7 +224,7 @@ class GcsStore:
                 part, last = next(pieces)
         except BaseException:
             with suppress(Exception):
-                self._insist(lambda: self._cancel(session))
+                self.insist(lambda: self._cancel(session))
             raise
         return self._kept(blob, str(answer["generation"]), answer.get("crc32c"), _crc32c(checksum))
 
@@ -238,13 +238,13 @@ class GcsStore:
         if told in (None, computed):
             return generation
         with suppress(NotThere, OtherVersion):
-            self._insist(lambda: blob.delete(if_generation_match=int(generation), **self._calling))
+            self.insist(lambda: blob.delete(if_generation_match=int(generation), **self._calling))
         raise Unavailable("what was written was damaged on its way to the store")
 
     def delete(self, uri: str, version: str = "") -> None:
         blob = self._blob(uri)
         with suppress(NotThere):
-            self._insist(
+            self.insist(
                 lambda: blob.delete(if_generation_match=int(version) if version != ABSENT else None, **self._calling)
             )
 
@@ -258,21 +258,8 @@ class GcsStore:
         )
 
     def insist(self, ask: Callable[[], Answer]) -> Answer:
-        return self._insist(ask)
-
-    def _insist(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask as often as patience goes; what fails is told without a word of the store's."""
-
-        def told() -> Answer:
-            try:
-                return ask()
-            except (NotAllowed, NotThere, OtherVersion, Unavailable) as failed:
-                failure: Exception = failed
-            except Exception as failed:
-                failure = _failure(failed)
-            raise failure
-
-        return self._patience.insist(told)
+        """Ask as often as patience goes."""
+        return self._patience.insist(ask, _failure)
 
 
 class _Part:

@@ -20,6 +20,7 @@ from transforms.globs import Pattern
 from transforms.locations import Location, locate
 from transforms.manifests import read_rows
 from transforms.notes import WriteNote
+from transforms.outcomes import TOKENS
 from transforms.records import WRITTEN, Outcome, SourceObject
 from transforms.secrets import KeyReference
 from transforms.sieve import Sieve, as_side_input, passes
@@ -35,8 +36,6 @@ RETIRED: Final = "retired"
 DUPLICATE: Final = "duplicate"
 NOT_TAKEN: Final = "not-taken"
 EVERYTHING, SET_ASIDE, OTHER_REQUEST = "all", "quarantined", "changed-request"
-TOKENS: Final = 1 << 128
-"""Sums of tokens are taken modulo this."""
 REPROCESS: Final = (EVERYTHING, SET_ASIDE, OTHER_REQUEST)
 """What may be processed although the ledger holds it as settled."""
 

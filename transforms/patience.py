@@ -20,6 +20,10 @@ _PREFIX: Final = "DICOMVEIL_STORE_"
 Answer = TypeVar("Answer")
 
 
+def _as_it_is(failed: Exception) -> Exception:
+    return failed
+
+
 @dataclass(frozen=True)
 class Patience:
     """When to give a store up. All times in seconds.
@@ -46,15 +50,29 @@ class Patience:
         }
         return cls(**numbers)
 
-    def insist(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask until there is an answer, or another failure than `Unavailable`, or no patience left."""
+    def insist(self, ask: Callable[[], Answer], meaning: Callable[[Exception], BaseException] = _as_it_is) -> Answer:
+        """Ask until there is an answer, or another failure than `Unavailable`, or no patience left.
+
+        Args:
+          meaning: of a library's failure, in the protocol's own terms; it is told without a word of the store's.
+        """
         again = Retrying(
             retry=retry_if_exception_type(Unavailable),
             stop=stop_after_attempt(int(self.tries)) | stop_after_delay(self.total),
             wait=wait_random_exponential(multiplier=self.first_wait, max=self.longest_wait),
             reraise=True,
         )
-        return again(ask)
+
+        def told() -> Answer:
+            try:
+                return ask()
+            except (NotAllowed, NotThere, OtherVersion, Unavailable) as failed:
+                failure: BaseException = failed
+            except Exception as failed:
+                failure = meaning(failed)
+            raise failure
+
+        return again(told)
 
 
 class Interrupted(Exception):

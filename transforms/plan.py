@@ -1,7 +1,8 @@
 """The plan's way into its buckets and out of them."""
 
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Final
 
 import apache_beam as beam
 
@@ -10,6 +11,36 @@ from transforms.locations import locate
 from transforms.notes import WriteNote
 from transforms.outcomes import TokenSum
 from transforms.records import Planned, PlannedStudy
+
+
+class KeepInParts(beam.PTransform):
+    """Keep the elements of a collection in numbered parts, each written whole by one worker.
+
+    Args:
+      number: of the part that an element belongs to.
+      write: writes the part of a number, and all that it holds.
+    """
+
+    def __init__(self, number: Callable[[Any], int], write: Callable[[int, list[Any]], None]) -> None:
+        super().__init__()
+        self._number, self._write = number, write
+
+    def expand(self, elements: beam.PCollection) -> beam.PCollection[int]:
+        return (
+            elements
+            | "Key by part" >> beam.WithKeys(self._number).with_output_types(tuple[int, Any])
+            | "Group by part" >> beam.GroupByKey()
+            | "Write" >> beam.ParDo(_KeepFn(self._write)).with_output_types(int)
+        )
+
+
+class _KeepFn(beam.DoFn):
+    def __init__(self, write: Callable[[int, list[Any]], None]) -> None:
+        self._write = write
+
+    def process(self, part: tuple[int, Iterable[Any]]) -> Iterator[int]:
+        self._write(part[0], list(part[1]))
+        yield part[0]
 
 
 class WritePlan(beam.PTransform):
@@ -25,41 +56,13 @@ class WritePlan(beam.PTransform):
 
     def expand(self, plan: tuple[beam.PCollection[Planned], beam.PCollection[PlannedStudy]]) -> beam.PCollection[int]:
         instances, maps = plan
-        written = (
-            instances
-            | "Key by bucket" >> beam.WithKeys(plans.bucket_of).with_output_types(tuple[int, Planned])
-            | "Group by bucket" >> beam.GroupByKey()
-            | "Write instances" >> beam.ParDo(_WriteInstancesFn(self._folder)).with_output_types(int)
-        )
-        studies = (
-            maps
-            | "Key maps by bucket" >> beam.WithKeys(_map_bucket).with_output_types(tuple[int, PlannedStudy])
-            | "Group maps by bucket" >> beam.GroupByKey()
-            | "Write maps" >> beam.ParDo(_WriteMapsFn(self._folder)).with_output_types(int)
-        )
+        written = instances | "Instances" >> KeepInParts(plans.bucket_of, partial(plans.write_instances, self._folder))
+        studies = maps | "Studies" >> KeepInParts(_map_bucket, partial(plans.write_studies, self._folder))
         return (written, studies) | "Buckets" >> beam.Flatten()
 
 
 def _map_bucket(study: PlannedStudy) -> int:
     return plans.study_bucket(study.study_token)
-
-
-class _WriteInstancesFn(beam.DoFn):
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def process(self, bucket: tuple[int, Iterable[Planned]]) -> Iterator[int]:
-        plans.write_instances(self._folder, bucket[0], list(bucket[1]))
-        yield bucket[0]
-
-
-class _WriteMapsFn(beam.DoFn):
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-
-    def process(self, bucket: tuple[int, Iterable[PlannedStudy]]) -> Iterator[int]:
-        plans.write_studies(self._folder, bucket[0], list(bucket[1]))
-        yield bucket[0]
 
 
 LISTED: Final = "listed"

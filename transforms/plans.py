@@ -6,20 +6,28 @@ A study and its instances fall into one bucket, so that a slice of the plan hold
 from dataclasses import asdict
 from typing import Any, Final
 
+import pyarrow as pa
+
 from transforms.locations import Location, locate, matching
 from transforms.records import Planned, PlannedStudy
-from transforms.tables import PLAN_INSTANCES, PLAN_STUDIES, read_part, write_part
+from transforms.tables import PLAN_INSTANCES, PLAN_STUDIES, name_of, read_part, write_part
 
 BUCKETS: Final = 256
 
 
 def buckets(folder: str) -> list[int]:
     """Those that hold anything."""
-    plan = locate(folder) / "plan"
-    found = (
-        part.name for table in ("instances", "studies") for part in matching(plan / table / "run=plan", "*.parquet")
-    )
+    found = (part.name for schema in (PLAN_INSTANCES, PLAN_STUDIES) for part in parts(folder, schema))
     return sorted({int(name.removeprefix("part-").removesuffix(".parquet")) for name in found})
+
+
+def parts(folder: str, schema: pa.Schema) -> list[Location]:
+    """Every part of one of the plan's tables."""
+    return matching(_table(folder, schema), "*.parquet")
+
+
+def _table(folder: str, schema: pa.Schema) -> Location:
+    return locate(folder) / name_of(schema) / "run=plan"
 
 
 def bucket_of(planned: Planned) -> int:
@@ -46,28 +54,28 @@ def write_studies(folder: str, bucket: int, rows: list[PlannedStudy]) -> None:
 
 def replace_bucket(folder: str, bucket: int, instances: list[Planned], studies: list[PlannedStudy]) -> None:
     """Keep these in a bucket, and no others."""
-    for table in ("instances", "studies"):
-        _part(folder, table, bucket).unlink(missing_ok=True)
+    for schema in (PLAN_INSTANCES, PLAN_STUDIES):
+        _part(folder, schema, bucket).unlink(missing_ok=True)
     write_instances(folder, bucket, instances)
     write_studies(folder, bucket, studies)
 
 
 def read_instances(folder: str, bucket: int) -> list[Planned]:
     """One bucket's instances; none where it has no file."""
-    return [Planned(**row) for row in _rows(folder, "instances", bucket)]
+    return [Planned(**row) for row in _rows(folder, PLAN_INSTANCES, bucket)]
 
 
 def read_studies(folder: str, bucket: int) -> list[PlannedStudy]:
     """One bucket's studies; none where it has no file."""
-    return [PlannedStudy(**row) for row in _rows(folder, "studies", bucket)]
+    return [PlannedStudy(**row) for row in _rows(folder, PLAN_STUDIES, bucket)]
 
 
-def _rows(folder: str, table: str, bucket: int) -> list[dict[str, Any]]:
+def _rows(folder: str, schema: pa.Schema, bucket: int) -> list[dict[str, Any]]:
     try:
-        return read_part(_part(folder, table, bucket))
+        return read_part(_part(folder, schema, bucket))
     except FileNotFoundError:
         return []
 
 
-def _part(folder: str, table: str, bucket: int) -> Location:
-    return locate(folder) / "plan" / table / "run=plan" / f"part-{bucket:03}.parquet"
+def _part(folder: str, schema: pa.Schema, bucket: int) -> Location:
+    return _table(folder, schema) / f"part-{bucket:03}.parquet"

@@ -304,18 +304,8 @@ class S3AzStore:
         )
 
     def _insist(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask as often as patience goes; what fails is told without a word of the store's."""
-
-        def told() -> Answer:
-            try:
-                return ask()
-            except (NotAllowed, NotThere, OtherVersion, Unavailable) as failed:
-                failure: BaseException = failed
-            except Exception as failed:
-                failure = _failure(failed)
-            raise failure
-
-        return self._patience.insist(told)
+        """Ask as often as patience goes."""
+        return self._patience.insist(ask, _failure)
 
 
 class _Beyond(NotAllowed):

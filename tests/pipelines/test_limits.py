@@ -1,6 +1,5 @@
 """Limits: whole studies and no more, and a run that stops in good order where too much fails."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,13 @@ from hypothesis import strategies as st
 from dicomveil.errors import InvalidInstance
 from pipelines.limits import LimitRefused, Limits, check_failures, read_size
 from tests.pipelines.test_known import Site
+from tests.pipelines.test_ledger import outcomes, summary
 from transforms.rewrite import Rewriting
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     return Site(tmp_path)
-
-
-def summary(site: Site) -> dict[str, Any]:
-    return dict(json.loads((site.audit / "summary.json").read_bytes()))
-
-
-def outcomes(site: Site) -> dict[str, int]:
-    return dict(summary(site)["Outcomes"])
 
 
 def studies(site: Site) -> Counter[str]:
