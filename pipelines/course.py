@@ -140,7 +140,7 @@ def _may_merge(run: Run) -> bool:
 def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: list[str]) -> None:
     try:
         with workers_log(run.scratch / "workers.log"):
-            pipeline = local_pipeline(workers, beam_options)
+            pipeline = local_pipeline(workers, beam_options, run.scratch)
             build(pipeline)
             pipeline.run().wait_until_finish()
     except Exception as failure:

@@ -324,7 +324,7 @@ def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
 
 def _claim(temporary: Path, target: Path) -> bool:
     """Move to a name that nobody has: it is taken first, since a rename would overwrite and not every store links."""
-    with _writing():
+    with writing():
         try:
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY))
         except FileExistsError:
@@ -339,32 +339,32 @@ def _fill(temporary: Path, chunks: Iterable[bytes], mode: int, durable: bool = F
         for chunk in chunks:
             _write(descriptor, chunk)
         if durable:
-            with _writing():
+            with writing():
                 sync_descriptor(descriptor)
 
 
 @contextmanager
 def _create_temporary(temporary: Path, mode: int) -> Iterator[int]:
-    with _writing():
+    with writing():
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         if mode == _OWNER_ONLY:
             os.fchmod(descriptor, mode)
         yield descriptor
     finally:
-        with _writing():
+        with writing():
             os.close(descriptor)
 
 
 def _write(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
-    with _writing():
+    with writing():
         while view:
             view = view[os.write(descriptor, view) :]
 
 
 def _move(temporary: Path, target: Path) -> None:
-    with _writing():
+    with writing():
         try:
             os.replace(temporary, target)
         except FileNotFoundError:
@@ -375,7 +375,7 @@ def _move(temporary: Path, target: Path) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """A descriptor of a file or folder of ours; what fails with it is a failure of the storage."""
-    with _writing():
+    with writing():
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             yield descriptor
@@ -384,7 +384,7 @@ def _opened(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """Tell failures to write from failures to read: only the latter are an input's."""
     try:
         yield
@@ -465,7 +465,7 @@ def remove(root: Location, name: str) -> None:
         with serving("removed"):
             root.store.delete(f"{root.uri}/{name}")
         return
-    with _writing(), suppress(FileNotFoundError):
+    with writing(), suppress(FileNotFoundError):
         (root / name).unlink()
     for folder in list(Path(name).parents)[:-1]:
         with suppress(OSError):
@@ -477,7 +477,7 @@ def create_small(target: Location, data: bytes, mode: int = _OPEN_TO_ALL, durabl
     if isinstance(target, ObjectLocation):
         create(target, Path(), [data])
         return
-    with _writing():
+    with writing():
         target.parent.mkdir(parents=True, exist_ok=True)
     create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode, durable)
 
@@ -517,7 +517,7 @@ def restricted_folder(folder: Location) -> None:
         return
     if not folder.is_dir():
         restricted_folder(folder.parent)
-        with _writing():
+        with writing():
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o700)
 
@@ -536,7 +536,7 @@ def size_of(path: Location) -> int:
     if isinstance(path, ObjectLocation):
         with serving("read"):
             return path.store.head(path.uri)[0].size
-    with _writing():
+    with writing():
         return path.stat().st_size
 
 

@@ -118,6 +118,7 @@ UNKEYED = {
     "dicomveil/request.py",
     "dicomveil/standard.py",
     "pipelines/ledger.py",
+    "pipelines/spilling.py",
     "transforms/stores.py",
     "transforms/crosswalks.py",
     "transforms/ledger.py",
