@@ -8,7 +8,8 @@ from typing import Any, Final, NoReturn, TypeVar
 import click
 from rich.console import Console
 
-EXIT_USAGE, EXIT_FAILURE, EXIT_KEPT = 2, 1, 3
+from pipelines.endings import EXIT_FAILURE, EXIT_KEPT, EXIT_USAGE, ending, stop
+
 _T = TypeVar("_T")
 _Function = Callable[..., Any]
 _Option = Callable[[Any], Any]
@@ -164,12 +165,12 @@ def run_job(ctx: click.Context, job: str, dry_run: bool) -> None:
     try:
         asked = read_job(job, cli.commands, dry_run)
     except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
+        stop(str(refused), EXIT_USAGE)
     command = cli.commands[asked.command]
     try:
         told = command.make_context(asked.command, list(asked.words), parent=ctx, obj=asked)
     except click.UsageError as refused:
-        _stop(f"{job}: {refused.format_message()}", EXIT_USAGE)
+        stop(f"{job}: {refused.format_message()}", EXIT_USAGE)
     with told:
         command.invoke(told)
 
@@ -204,17 +205,15 @@ def _run(
 
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam complains of optional packages while it is imported
     from dicomveil.compression import unavailable
-    from dicomveil.errors import DicomveilError
     from pipelines import ledger, places, runs
     from pipelines import purge as sources
-    from pipelines.course import RunFailed, carry_out
+    from pipelines.choices import Choices
+    from pipelines.course import carry_out
     from pipelines.limits import Limits, check_failures, read_size
     from pipelines.options import beam_options, check_apart
     from pipelines.progress import Report
     from pipelines.requests import read_filter, read_request
-    from transforms.lease import LeaseLost
     from transforms.secrets import refer
-    from transforms.stores import StoreFailed
 
     ours = [name for option in ctx.command.params for name in option.opts]
     console = Console(file=os.fdopen(os.dup(2), "w"))
@@ -241,15 +240,16 @@ def _run(
     mistakes.checked(lambda: sources.check(asked, key, where) if asked is not None else None)
     mistakes.checked(lambda: ledger.check(asked, key, retire) if asked is not None else None)
     if mistakes.found or beam is None or asked is None or where is None:
-        _stop("\n".join(mistakes.found), EXIT_USAGE)
-    try:
+        stop("\n".join(mistakes.found), EXIT_USAGE)
+    choices = Choices(overwrite, anew, reprocess or "", retire, limits, taken, kms_key or "")
+    again = "Run the same command again: it goes on from where it was."
+    with ending("{}", "The output, audit or restricted folder can't be used: {}.", again):
         with runs.locked(where.restricted) as lease:
-            ended = None if plan_only else sources.unfinished(where, asked, key, anew, taken)
+            ended = None if plan_only else sources.unfinished(where, asked, key, choices)
             if ended:
                 console.print(f"Run {ended} has ended, but its sources are still there: going on.", highlight=False)
                 sys.exit(_purge_at_the_end(where.restricted, ended, console))
-            run = runs.begin(where, asked, key, overwrite, anew, reprocess or "", retire, limits, lease, taken)
-            run.kms_key = kms_key or ""
+            run = runs.begin(where, asked, key, choices, lease)
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
             summary = carry_out(run, workers, beam, Report(console), plan_only)
@@ -260,16 +260,6 @@ def _run(
             copied = _copy_to_medium((where.output,), medium, "", console) if summary and medium else 0
             if summary and not asked.keep_source and not summary.stopped:
                 sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console)))
-    except (RunFailed, StoreFailed, LeaseLost) as failed:
-        _stop(str(failed), EXIT_FAILURE)
-    except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
-    except OSError as failed:
-        _stop(f"The output, audit or restricted folder can't be used: {failed.strerror}.", EXIT_FAILURE)
-    except KeyboardInterrupt:
-        _stop("Interrupted. Run the same command again: it goes on from where it was.", EXIT_FAILURE)
-    except Exception as unforeseen:
-        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     if summary:
         sys.exit(max(copied, summary.exit_status))
 
@@ -286,16 +276,17 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
     """
     import os
 
-    from dicomveil.errors import DicomveilError
     from pipelines import purge as sources
     from pipelines import runs
-    from transforms.lease import LeaseLost
-    from transforms.stores import StoreFailed
 
     if dry_run and abandon:
         raise click.UsageError("--dry-run or --abandon: give one of them")
     console = Console(file=os.fdopen(os.dup(2), "w"))
-    try:
+    with ending(
+        "There is {}. Nothing more is deleted. See to it, and run the same command again.",
+        "--restricted can't be used: {}.",
+        "The same command goes on from where it was; --abandon gives it up.",
+    ):
         root = sources.restricted_root(restricted)
         with runs.locked(root):
             if dry_run or abandon:
@@ -303,18 +294,6 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
                 purged.print(Console())
             else:
                 purged = _purge(root, run_id, console)
-    except StoreFailed as failed:
-        _stop(f"There is {failed}. Nothing more is deleted. See to it, and run the same command again.", EXIT_FAILURE)
-    except LeaseLost as lost:
-        _stop(str(lost), EXIT_FAILURE)
-    except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
-    except OSError as failed:
-        _stop(f"--restricted can't be used: {failed.strerror}.", EXIT_FAILURE)
-    except KeyboardInterrupt:
-        _stop("Interrupted. The same command goes on from where it was; --abandon gives it up.", EXIT_FAILURE)
-    except Exception as unforeseen:
-        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     sys.exit(purged.exit_status)
 
 
@@ -326,12 +305,10 @@ def _purge_at_the_end(restricted: str, run_id: str, console: Console) -> int:
     try:
         return _purge(restricted, run_id, console).run_exit_status
     except StoreFailed as failed:
-        _stop(
-            f"There is {failed}. The run has ended well; the same command goes on deleting its sources.", EXIT_FAILURE
-        )
+        stop(f"There is {failed}. The run has ended well; the same command goes on deleting its sources.", EXIT_FAILURE)
     except DicomveilError as refused:
         more = f"The run has ended well. The same command, or dicomveil purge --run {run_id}, deletes its sources once"
-        _stop(f"{refused}\n{more} that is mended; with --abandon they stay.", EXIT_KEPT)
+        stop(f"{refused}\n{more} that is mended; with --abandon they stay.", EXIT_KEPT)
 
 
 def _purge(restricted: str, run_id: str, console: Console):  # type: ignore[no-untyped-def]  # imported when it is needed
@@ -352,25 +329,17 @@ def _purge(restricted: str, run_id: str, console: Console):  # type: ignore[no-u
 @click.option("--audit", metavar="URI", help="Where their records went, to be merged too.")
 def compact(restricted: str, audit: str | None) -> None:
     """Merge the many small parts of old runs' tables into few large ones; whoever reads them sees the same rows."""
-    from dicomveil.errors import DicomveilError
     from pipelines import compact as door
     from pipelines import runs
-    from transforms.stores import StoreFailed
 
-    try:
+    with ending(
+        "There is {}. Nothing is lost. See to it, and run the same command again.",
+        "--restricted or --audit can't be used: {}.",
+        "Nothing is lost; the same command goes on.",
+    ):
         root = door.root_of(restricted)
         with runs.locked(root):
             door.merge(root, audit).print(Console())
-    except StoreFailed as failed:
-        _stop(f"There is {failed}. Nothing is lost. See to it, and run the same command again.", EXIT_FAILURE)
-    except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
-    except OSError as failed:
-        _stop(f"--restricted or --audit can't be used: {failed.strerror}.", EXIT_FAILURE)
-    except KeyboardInterrupt:
-        _stop("Interrupted. Nothing is lost; the same command goes on.", EXIT_FAILURE)
-    except Exception as unforeseen:
-        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
 
 
 @cli.command(cls=_Command)
@@ -387,28 +356,19 @@ def reidentify(
     """Put back what was encrypted for a certificate, in every instance below the inputs."""
     import os
 
-    from dicomveil.errors import DicomveilError
     from pipelines import reidentify as door
-    from transforms.stores import StoreFailed
 
     console = Console(file=os.fdopen(os.dup(2), "w"))
     mistakes = _Mistakes()
     opener = mistakes.checked(lambda: door.opener(certificate, private_key, password_file))
     where = mistakes.checked(lambda: door.places(inputs, output)) if opener else None
     if mistakes.found or opener is None or where is None:
-        _stop("\n".join(mistakes.found), EXIT_USAGE)
+        stop("\n".join(mistakes.found), EXIT_USAGE)
     console.print(f"[bold yellow]{door.BANNER}[/bold yellow]", soft_wrap=True)
-    try:
+    stays = "What was restored so far stays"
+    with ending(f"{{}}. {stays}; files there are never overwritten.", f"{{}}. {stays}.", f"{stays}."):
         with console.status("Restoring") as status:
             settled = door.reidentify(*where, opener, lambda count: status.update(f"Restoring: {count:,} files"))
-    except StoreFailed as failed:
-        _stop(f"{failed}. What was restored so far stays; files there are never overwritten.", EXIT_FAILURE)
-    except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
-    except KeyboardInterrupt:
-        _stop("Interrupted. What was restored so far stays.", EXIT_FAILURE)
-    except Exception as unforeseen:
-        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     settled.print(Console())
     sys.exit(settled.exit_status)
 
@@ -430,26 +390,22 @@ def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
     try:
         where = door.places(inputs, output, file_set_id)
     except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
+        stop(str(refused), EXIT_USAGE)
     sys.exit(_copy_to_medium(*where, file_set_id, Console(file=os.fdopen(os.dup(2), "w"))))
 
 
 def _copy_to_medium(inputs: tuple[str, ...], folder: Path, file_set_id: str, console: Console) -> int:
     """Write a File-set, and tell of it: the exit status."""
-    from dicomveil.errors import DicomveilError
     from pipelines import media as door
 
-    try:
+    with ending(
+        "{}",
+        "The File-set can't be written: {}. Remove what is there, and start again.",
+        "What is there has no DICOMDIR: remove it, and start again.",
+        refused=EXIT_FAILURE,
+    ):
         with console.status("Copying") as status:
             written = door.write(inputs, folder, file_set_id, lambda count: status.update(f"Copying: {count:,} files"))
-    except DicomveilError as refused:
-        _stop(str(refused), EXIT_FAILURE)
-    except OSError as failed:
-        _stop(f"The File-set can't be written: {failed.strerror}. Remove what is there, and start again.", EXIT_FAILURE)
-    except KeyboardInterrupt:
-        _stop("Interrupted. What is there has no DICOMDIR: remove it, and start again.", EXIT_FAILURE)
-    except Exception as unforeseen:
-        _stop(f"An unforeseen failure, please report it: {_place(unforeseen)}.", EXIT_FAILURE)
     written.print(Console())
     return written.exit_status
 
@@ -471,7 +427,7 @@ def keygen(output: str | None) -> None:
         with open(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(generate_key() + "\n")
     except OSError as failed:
-        _stop(f"{output}: {failed.strerror}", EXIT_USAGE)
+        stop(f"{output}: {failed.strerror}", EXIT_USAGE)
 
 
 @cli.command()
@@ -497,7 +453,7 @@ def lookup(restricted: str, new: str | None, original: str | None, as_json: bool
     try:
         matches = crosswalks.look_up(restricted, value, original is not None)
     except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
+        stop(str(refused), EXIT_USAGE)
     if as_json:
         click.echo(crosswalks.as_json(matches))
     elif matches:
@@ -525,7 +481,7 @@ def explain(request: str | None, diff: tuple[str, str] | None) -> None:
         else:
             click.echo(told(read_request(request)))
     except DicomveilError as refused:
-        _stop(str(refused), EXIT_USAGE)
+        stop(str(refused), EXIT_USAGE)
 
 
 def _edition(name: str):  # type: ignore[no-untyped-def]  # imported when it is needed
@@ -556,21 +512,6 @@ class _Mistakes:
         return None
 
 
-def _place(unforeseen: Exception) -> str:
-    """Kind and place of an exception; its text may quote what it was working on."""
-    trace = unforeseen.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    where = f" in {Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace else ""
-    return type(unforeseen).__name__ + where
-
-
-def _stop(message: str, status: int) -> NoReturn:
-    for line in message.splitlines():
-        click.echo(f"dicomveil: {line}", err=True)
-    sys.exit(status)
-
-
 @cli.command("generate-uid")
 @click.option(
     "--level",
@@ -596,7 +537,7 @@ def generate_uid(level: str, key: str | None, text: str | None, count: int) -> N
         meant = mistakes.checked(lambda: door.given_text(text, sys.stdin.buffer))
         found = mistakes.checked(lambda: door.derived(level, key, meant or "", count))
         if mistakes.found or found is None:
-            _stop("\n".join(mistakes.found), EXIT_USAGE)
+            stop("\n".join(mistakes.found), EXIT_USAGE)
         made = found
     for identifier in made:
         click.echo(identifier)

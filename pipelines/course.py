@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from dicomveil.errors import REASONS, DicomveilError
 from pipelines import costs, execute, failures, known, ledger, look, plan, retire, runs
+from pipelines.endings import RunFailed
 from pipelines.places import RunRefused
 from pipelines.progress import Report
 from pipelines.resources import check_resources
@@ -37,10 +38,6 @@ _STOPPED: Final = {
     stores.STORE_UNREACHED: "See to it",
     stores.STORE_UNNAMEABLE: "Rename it, or name as --input what lies beside it",
 }
-
-
-class RunFailed(DicomveilError):
-    """The run stopped; the message says why, and what to do."""
 
 
 def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
@@ -122,13 +119,13 @@ def _check(run: Run, verdict: plan.Verdict) -> None:
         or_else = "" if "instance" in merged else ", or add AllowMerge: true and Force: true"
         remedy = f" Leave the constant out{or_else}."
         raise RunRefused(f"A constant of the request would make one of {counts}; nothing was written.{remedy}")
-    failed = failures.planned(verdict)
+    failed, limits = failures.planned(verdict), run.choices.limits
     told = ", ".join(f"{count} {reason}" for reason, count in sorted(failed.items()))
     if failed and not run.request.permissive:
         raise RunFailed(f"Permissive is false, and the plan sets inputs aside: {told}. Nothing was written.")
-    if sum(failed.values()) > run.limits.borne(verdict.due):
+    if sum(failed.values()) > limits.borne(verdict.due):
         raise RunFailed(
-            f"Of {verdict.due:,} objects the plan sets aside {told}: more than --max-failures {run.limits.failures}. "
+            f"Of {verdict.due:,} objects the plan sets aside {told}: more than --max-failures {limits.failures}. "
             "Nothing was written. What they are, a run without the limit tells."
         )
 
@@ -176,7 +173,7 @@ def _retire(run: Run, settled: Settled, unfinished: bool, workers: int, beam_opt
 def _failed_before(run: Run, verdict: plan.Verdict, slices: list[list[int]]) -> int:
     """How many failures there are before the first slice that this command begins."""
     count = sum(failures.planned(verdict).values())
-    for number, buckets in enumerate(slices if run.limits.failures and run.resumed else ()):
+    for number, buckets in enumerate(slices if run.choices.limits.failures and run.resumed else ()):
         if run.slice_record(number).exists():
             record = json.loads(run.slice_record(number).read_bytes())
             count += failures.of_slice(run, buckets, {name: of for zone, name, of in record if zone == "settled"})

@@ -27,7 +27,7 @@ class Total(NamedTuple):
 
 def defer(run: Run) -> Total:
     """Take from the plan what goes beyond the limits: what was taken away. The first study stays, however large."""
-    limits, deferred = run.limits, Total()
+    limits, deferred = run.choices.limits, Total()
     if not (limits.instances or limits.bytes):
         return deferred
     count = size = 0

@@ -10,7 +10,7 @@ from transforms.ledger import LedgerRows
 from transforms.maps import AttachMaps
 from transforms.outcomes import WriteSliceRecord
 from transforms.plan import ReadMaps, ReadPlanned
-from transforms.rewrite import RewriteInstances
+from transforms.rewrite import Destination, RewriteInstances
 from transforms.successors import WriteSuccessors
 
 SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a resumed run writes the same names
@@ -18,20 +18,18 @@ SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a
 
 def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
-    where, folder, request = run.places, str(run.folder), run.worker_request
+    where, folder, request, choices = run.places, str(run.folder), run.worker_request, run.choices
     slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
     maps = slice_ | "Maps" >> ReadMaps(folder)
     pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
-    stop = str(run.stop) if run.limits.failures else ""
-    outcomes = pairs | "Rewrite" >> RewriteInstances(
-        request, str(run.target), run.key, where.output, str(run.temporary), str(run.progress), stop, run.kms_key
-    )
-    fingerprint, table = run.request.fingerprint, run.fingerprints["table"]
-    ledger = (
-        None if request.alters or run.ephemeral else LedgerRows(run.key, fingerprint, table, taken(run.taking, run.key))
-    )
+    stop = str(run.stop) if choices.limits.failures else ""
+    destination = Destination(where.output, str(run.temporary), str(run.progress), stop, choices.kms_key)
+    outcomes = pairs | "Rewrite" >> RewriteInstances(request, str(run.target), run.key, destination)
+    fingerprint, taking = run.request.fingerprint, taken(choices.taking, run.key)
+    ledger = LedgerRows(run.key, fingerprint, run.fingerprints["table"], taking)
+    kept = None if request.alters or run.ephemeral else ledger
     written = outcomes | "Outcomes" >> WriteOutcomes(
-        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint, ledger
+        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint, kept
     )
     linked = folder, where.audit, where.restricted, run.id, run.key, request
     crosswalks = slice_ | "Crosswalks" >> (

@@ -29,12 +29,12 @@ class Watch:
 
     def __init__(self, run: Run, verdict: Verdict, before: int) -> None:
         self._run, self._before = run, before
-        self._borne = run.limits.borne(verdict.due)
+        self._borne = run.choices.limits.borne(verdict.due)
 
     @property
     def stopped(self) -> bool:
         """Whether the workers were told to stop, by this command or an earlier one."""
-        return bool(self._run.limits.failures) and self._run.stop.exists()
+        return bool(self._run.choices.limits.failures) and self._run.stop.exists()
 
     def look(self) -> None:
         """Count, and tell them."""
@@ -44,7 +44,7 @@ class Watch:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look now and then, as long as the context lasts, and once at its end."""
-        if not self._run.limits.failures:
+        if not self._run.choices.limits.failures:
             yield
             return
         done = threading.Event()

@@ -58,8 +58,8 @@ def gather(run: Run) -> Known:
         )
     runs.note_before(run, earlier)
     known = {kind: _parts(run, earlier, name_of(schema)) for kind, schema in _TABLES.items()}
-    since = run.id if run.anew else max((it["run"] for it in earlier if it.get("anew")), default="")
-    if run.anew:
+    since = run.id if run.choices.anew else max((it["run"] for it in earlier if it.get("anew")), default="")
+    if run.choices.anew:
         known[facts.CONFLICTS] = []
     given = [part for part in known[facts.GIVEN] if part.run == known[facts.GIVEN][-1].run]
     if run.places.crosswalks:
@@ -71,7 +71,7 @@ def gather(run: Run) -> Known:
     lists = Lists(*(any(name.startswith(f"{kind}-") for name in names) for kind in ("patient", "uid")))
     if run.request.unlisted == "quarantine" and not any(lists):
         raise RunRefused("Unlisted: quarantine goes by a crosswalk, and there is none: add --crosswalk-in.")
-    return Known(str(file), frozenset(kind for kind, parts in known.items() if parts), lists, run.anew, since)
+    return Known(str(file), frozenset(kind for kind, parts in known.items() if parts), lists, run.choices.anew, since)
 
 
 def _parts(run: Run, earlier: list[dict[str, Any]], table: str) -> list[Part]:

@@ -57,11 +57,11 @@ def ask(run: Run) -> str:
         tuple(given for given in run.places.inputs if not pattern_of(given)),
         run.fingerprints["request"],
         run.fingerprints["table"],
-        EVERYTHING if run.anew else run.reprocess,
+        EVERYTHING if run.choices.anew else run.choices.reprocess,
         retries=not run.request.permissive,
         moves=not run.request.keep_source,
         follows=run.request.external_references == "remove",
-        filter=runs.taken(run.taking, run.key),
+        filter=runs.taken(run.choices.taking, run.key),
         patterns=tuple(given for given in run.places.inputs if pattern_of(given)),
     )
     file = run.folder / "ledger.json"

@@ -81,11 +81,11 @@ class Verdict:
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """PLAN: objects -> scans -> selected -> settled -> maps -> buckets; and once more for what rejoins."""
     request = run.worker_request
-    scan = ScanInstances(run.key, str(run.progress), request, str(run.filter) if run.taking else "")
+    scan = ScanInstances(run.key, str(run.progress), request, str(run.filter) if run.choices.taking else "")
     folder = str(run.folder)
     if run.ledger:
         sources = pipeline | "Due" >> ReadDue(folder)
-        superseded = pipeline | "Superseded" >> ReadSuperseded(folder, run.retire)
+        superseded = pipeline | "Superseded" >> ReadSuperseded(folder, run.choices.retire)
     else:
         sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
         sources | "Listed" >> SumListed(folder)

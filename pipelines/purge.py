@@ -17,9 +17,9 @@ from typing import Any, Final
 import pyarrow as pa
 from rich.console import Console
 
-from dicomveil.filters import Filter
 from dicomveil.request import Request
 from pipelines import runs
+from pipelines.choices import Choices
 from pipelines.places import Places, RunRefused
 from pipelines.tally import tally
 from transforms import removals, secrets, stores, zips
@@ -230,9 +230,7 @@ def restricted_root(restricted: str) -> str:
     return str(root)
 
 
-def unfinished(
-    where: Places, request: Request, key: str | None, anew: bool = False, taking: Filter | None = None
-) -> str | None:
+def unfinished(where: Places, request: Request, key: str | None, choices: Choices) -> str | None:
     """The newest run that the same command has ended without having purged it; None for none.
 
     Raises:
@@ -242,11 +240,11 @@ def unfinished(
         return None
     reference = secrets.refer(key)
     asked, selection = runs.fingerprints(request, reference), runs.selected(request, reference)
-    taken = runs.taken(taking, reference)
+    taken = runs.taken(choices.taking, reference)
     places = json.loads(json.dumps(vars(where)))
     for it in reversed(runs.manifests(where.restricted)):
         same = it.get("places") == places and it["fingerprints"] == asked
-        same = same and it.get("anew") == anew and it.get("selection", selection) == selection
+        same = same and it.get("anew") == choices.anew and it.get("selection", selection) == selection
         same = same and it.get("filter", "") == taken
         if same and it.get("whole") and not it.get("keep_source", True):
             return None if Purge(where.restricted, it["run"]).ended else it["run"]

@@ -36,7 +36,7 @@ def build(pipeline: beam.Pipeline, run: Run, written: list[str], unfinished: boo
         where.restricted,
         run.id,
         run.request.fingerprint,
-        Asked(run.retire, unfinished),
+        Asked(run.choices.retire, unfinished),
     )
     parts = pipeline | "Parts" >> beam.Create(list(map(str, former_parts(str(run.folder))))) | "Retire" >> retire
     parts | "Record" >> WriteSliceRecord(str(record_of(run.folder)))

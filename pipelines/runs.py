@@ -24,7 +24,7 @@ from dicomveil.compile import RECIPE, fingerprint_of
 from dicomveil.errors import DicomveilError
 from dicomveil.filters import Filter
 from dicomveil.request import Request
-from pipelines.limits import NO_LIMITS, Limits
+from pipelines.choices import Choices
 from pipelines.places import Places, RunRefused
 from transforms import secrets as key_references
 from transforms import stores
@@ -55,15 +55,8 @@ class Run:
         an output holds one set of them.
       resumed: whether it was begun by an earlier command that died.
       known: what is known before it.
-      anew: whether conflicts that earlier runs met are settled anew.
-      reprocess: which of what the ledger holds as settled is processed again, one of `transforms.ledger.REPROCESS`, or
-        "".
-      retire: whether outputs of sources that are gone are to go.
-      limits: how much it takes, and how much may fail.
-      kms_key: of the store's key management, which encrypts the outputs; "" where their bucket decides.
       ledger: file that tells what is asked of the ledger; "" where there is none.
       lease: on the restricted zone, without which nothing is committed; None where that is a folder.
-      taking: what is taken of the inputs; None for everything.
     """
 
     id: str
@@ -72,17 +65,12 @@ class Run:
     key: KeyReference
     ephemeral: bool
     started: str
+    choices: Choices
     resumed: bool = False
     known: Known = NOTHING_KNOWN
-    anew: bool = False
-    reprocess: str = ""
-    retire: bool = False
-    limits: Limits = NO_LIMITS
-    kms_key: str = ""
     ledger: str = ""
     lease: Lease | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
-    taking: Filter | None = None
 
     @property
     def worker_request(self) -> Request:
@@ -193,18 +181,7 @@ def locked(restricted: str) -> Iterator[Lease | None]:
         yield None
 
 
-def begin(
-    where: Places,
-    request: Request,
-    key: str | None,
-    overwrite: bool,
-    anew: bool = False,
-    reprocess: str = "",
-    retire: bool = False,
-    limits: Limits = NO_LIMITS,
-    lease: Lease | None = None,
-    taking: Filter | None = None,
-) -> Run:
+def begin(where: Places, request: Request, key: str | None, choices: Choices, lease: Lease | None = None) -> Run:
     """Find the run that died here with the same question, or begin a new one.
 
     Args:
@@ -217,12 +194,10 @@ def begin(
     if any(map(scheme_of, (where.output, where.restricted))):
         _own_scratch()
     _tidy(where.restricted)
-    asked: dict[str, Any] = {"anew": anew, "reprocess": reprocess, "retire": retire}
-    asked |= {"limits": list(limits)}
-    asked |= {"crosswalks": _versions(where.crosswalks), "lists": [stores.look_up(it).version for it in where.lists]}
-    unfinished = _unfinished(where, request, asked, key, taking)
+    versions = {"crosswalks": _versions(where.crosswalks), "lists": [stores.look_up(it).version for it in where.lists]}
+    unfinished = _unfinished(where, request, choices.question() | versions, key, choices.taking)
     if unfinished:
-        run = Run(**unfinished, places=where, request=request, ephemeral=key is None, resumed=True)
+        run = Run(**unfinished, places=where, request=request, ephemeral=key is None, choices=choices, resumed=True)
     else:
         now = datetime.datetime.now(datetime.timezone.utc)
         run_id = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
@@ -233,14 +208,10 @@ def begin(
                 "must end with it. Make one with: dicomveil keygen"
             )
         reference = key or key_references.ephemeral(str(folder))
-        run = Run(
-            run_id, where, request, key_references.refer(reference), key is None, now.isoformat(timespec="seconds")
-        )
-    run.fingerprints, run.anew = fingerprints(request, run.key), anew
-    run.reprocess, run.retire, run.limits = reprocess, retire, limits
-    run.fingerprints, run.anew, run.taking = fingerprints(request, run.key), anew, taking
-    run.reprocess, run.retire = reprocess, retire
-    if not overwrite:
+        started = now.isoformat(timespec="seconds")
+        run = Run(run_id, where, request, key_references.refer(reference), key is None, started, choices)
+    run.fingerprints = fingerprints(request, run.key)
+    if not choices.overwrite:
         try:
             _refuse_mixture(run)
         except RunRefused:
@@ -248,7 +219,7 @@ def begin(
                 forget(run.folder)
             raise
     if not unfinished:
-        _remember(run, {name: asked[name] for name in ("crosswalks", "lists")})
+        _remember(run, versions)
     if lease:
         run.lease = lease
         lease.name(run.id)
@@ -283,8 +254,8 @@ def taken(taking: Filter | None, key: KeyReference) -> str:
 
 
 def _remember(run: Run, versions: dict[str, list[str]]) -> None:
-    if run.taking:
-        stores.create_restricted(run.filter, run.taking.encode())
+    if run.choices.taking:
+        stores.create_restricted(run.filter, run.choices.taking.encode())
     if run.request.selects:
         write_selection(run.selection, run.request)
     given = [*run.places.inputs, *({"list": place} for place in run.places.lists)]
@@ -302,15 +273,11 @@ def _state(run: Run) -> dict[str, Any]:
         "command": run.request.command,
         "request": run.request.members(),
         "selection": selected(run.request, run.key),
-        "filter": taken(run.taking, run.key),
+        "filter": taken(run.choices.taking, run.key),
         "fingerprints": run.fingerprints,
         "ephemeral": run.ephemeral,
-        "anew": run.anew,
-        "reprocess": run.reprocess,
-        "retire": run.retire,
-        "limits": list(run.limits),
         "identity": [run.request.patient_identity, run.request.default_issuer],
-    }
+    } | run.choices.question()
 
 
 def _unfinished(

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
 
@@ -90,12 +90,10 @@ class Rewriting:
         return self._rewriter.name(scan, study_map, planned.sop_instance_uid)
 
 
-class RewriteInstances(beam.PTransform):
-    """Write what becomes of each planned instance; what the plan set aside passes through with its reason.
+class Destination(NamedTuple):
+    """Where instances are written, and how.
 
-    Args:
-      request: what to do.
-      target: as `Rewriting` has it.
+    Attributes:
       output: root of the output.
       temporary: folder of this machine for what is being written; on the same file system, if the output is a folder.
       progress: folder for the workers' counts.
@@ -103,35 +101,42 @@ class RewriteInstances(beam.PTransform):
       kms_key: name of the store's key that encrypts the outputs; "" where their bucket decides.
     """
 
-    def __init__(
-        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str, stop: str,
-        kms_key: str = ""
-    ) -> None:  # fmt: skip
+    output: str
+    temporary: str
+    progress: str
+    stop: str = ""
+    kms_key: str = ""
+
+
+class RewriteInstances(beam.PTransform):
+    """Write what becomes of each planned instance; what the plan set aside passes through with its reason.
+
+    Args:
+      request: what to do.
+      target: as `Rewriting` has it.
+    """
+
+    def __init__(self, request: Request, target: str, key: KeyReference, destination: Destination) -> None:
         super().__init__()
-        self._arguments = request, target, key, output, temporary, progress, stop, kms_key
+        self._arguments = request, target, key, destination
 
     def expand(self, pairs: beam.PCollection[tuple[Planned, bytes]]) -> beam.PCollection[Outcome]:
         return pairs | "Rewrite" >> beam.ParDo(_RewriteFn(*self._arguments)).with_output_types(Outcome)
 
 
 class _RewriteFn(OverlappingFn):
-    def __init__(
-        self, request: Request, target: str, key: KeyReference, output: str, temporary: str, progress: str, stop: str,
-        kms_key: str = ""
-    ) -> None:  # fmt: skip
-        self._kms_key = kms_key
-        self._stop, self._looked = stop, 0.0
-        self._stopped = False
-        self._request, self._target, self._key = request, target, key
-        self._output, self._temporary, self._progress = output, temporary, Progress(progress)
+    def __init__(self, request: Request, target: str, key: KeyReference, destination: Destination) -> None:
+        self._request, self._target, self._key, self._to = request, target, key, destination
+        self._progress = Progress(destination.progress)
+        self._stopped, self._looked = False, 0.0
 
     def setup(self) -> None:
         super().setup()
         self._own = threading.local()
-        self._outputs = Outputs(self._key.keys(), self._request, self._kms_key)
+        self._outputs = Outputs(self._key.keys(), self._request, self._to.kms_key)
         asked = self._request
-        self._root = locate(self._output)
-        Path(self._temporary).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root = locate(self._to.output)
+        Path(self._to.temporary).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._transcoding = Transcoding(asked.transcode, asked.lossy_quality) if asked.transcode else None
 
     def teardown(self) -> None:
@@ -157,8 +162,8 @@ class _RewriteFn(OverlappingFn):
 
     def _is_stopped(self) -> bool:
         """Whether no more is to be attempted; looked at now and then."""
-        if self._stop and not self._stopped and time.monotonic() - self._looked > _SECONDS:
-            self._stopped, self._looked = locate(self._stop).exists(), time.monotonic()
+        if self._to.stop and not self._stopped and time.monotonic() - self._looked > _SECONDS:
+            self._stopped, self._looked = locate(self._to.stop).exists(), time.monotonic()
         return self._stopped
 
     def finish_bundle(self) -> Iterator[Any]:
@@ -184,7 +189,7 @@ class _RewriteFn(OverlappingFn):
         return MODIFIED if planned.selected else COPIED
 
     def _aside(self, planned: Planned) -> Path:
-        return Path(self._temporary) / f"{planned.token}-{os.getpid()}-{threading.get_ident()}"
+        return Path(self._to.temporary) / f"{planned.token}-{os.getpid()}-{threading.get_ident()}"
 
     @contextmanager
     def _finished(
