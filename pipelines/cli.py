@@ -300,7 +300,7 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
 def _purge_at_the_end(restricted: str, run_id: str, console: Console) -> int:
     """Purge a run that has just ended: the exit status of both."""
     from dicomveil.errors import DicomveilError
-    from transforms.stores import StoreFailed
+    from transforms.store_failures import StoreFailed
 
     try:
         return _purge(restricted, run_id, console).run_exit_status

@@ -19,7 +19,7 @@ from pipelines.resources import check_resources
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
 from pipelines.summary import STOPPED, Settled, Summary
-from transforms import stores, tables
+from transforms import store_failures, stores, tables
 from transforms.rewrite import NOT_PERMISSIVE
 
 SLICE: Final = 4000
@@ -32,11 +32,11 @@ _PLURALS: Final = {
     "frame-of-reference": "frames of reference",
 }
 _STOPPED: Final = {
-    stores.STORE_FULL: "Make room",
-    stores.STORE_FAILED: "See to it",
-    stores.STORE_REFUSED: "Check the credentials, and what they may do",
-    stores.STORE_UNREACHED: "See to it",
-    stores.STORE_UNNAMEABLE: "Rename it, or name as --input what lies beside it",
+    store_failures.STORE_FULL: "Make room",
+    store_failures.STORE_FAILED: "See to it",
+    store_failures.STORE_REFUSED: "Check the credentials, and what they may do",
+    store_failures.STORE_UNREACHED: "See to it",
+    store_failures.STORE_UNNAMEABLE: "Rename it, or name as --input what lies beside it",
 }
 
 

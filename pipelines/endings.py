@@ -35,7 +35,7 @@ def ending(storage: str, system: str, interrupted: str, refused: int = EXIT_USAG
       refused: the exit status when what was asked for can't be done.
     """
     from transforms.lease import LeaseLost
-    from transforms.stores import StoreFailed
+    from transforms.store_failures import StoreFailed
 
     try:
         yield

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms import stores
+from transforms import listing
 from transforms.locations import Location, StoreError, local_path, locate, table_file
 from transforms.manifests import ListedPart, listed_parts, read_rows
 from transforms.tables import RESTRICTED, name_of
@@ -56,8 +56,8 @@ def look_up(restricted: str, value: str, original: bool) -> list[Match]:
       StoreError: no finished run has its records there, or a part of them can't be read.
     """
     sought = value.strip(_BLANKS)
-    if sought.startswith("file://") or not stores.is_text(sought):
-        sought = stores.uri_of(os.path.realpath(local_path(sought)))
+    if sought.startswith("file://") or not listing.is_text(sought):
+        sought = listing.uri_of(os.path.realpath(local_path(sought)))
     runs: dict[tuple[str, str], set[str]] = {}
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     parts = list(listed_parts(locate(restricted)))

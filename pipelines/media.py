@@ -23,7 +23,7 @@ from dicomveil.media import REASONS as MEDIA_REASONS
 from dicomveil.scan import scan_instance
 from dicomveil.stream import LARGEST_CHUNK, Source
 from pipelines.tally import tally
-from transforms import inputs, stores
+from transforms import inputs, listing, store_failures, stores
 from transforms.locations import StoreError, local_path
 from transforms.object_stores import scheme_of
 from transforms.source_file import SourceFile
@@ -102,7 +102,7 @@ def places(given: tuple[str, ...], output: str, file_set_id: str) -> tuple[tuple
     for uri in given:
         try:
             root, meant = _rooted(uri)
-        except (StoreError, stores.StoreFailed) as refused:
+        except (StoreError, store_failures.StoreFailed) as refused:
             problems.append(f"--input {uri}: {refused}")
             continue
         if not scheme_of(root) and not os.path.lexists(root):
@@ -193,7 +193,7 @@ def _instances(given: Iterable[str], written: Written, told: Callable[[int], Non
         yield found
 
 
-def _looked_at(listed: stores.Listed) -> _Found:
+def _looked_at(listed: listing.Listed) -> _Found:
     if listed.reason:
         raise Unsuitable(listed.reason)
     with stores.open_version(listed.uri, listed.version, listed.size) as source:

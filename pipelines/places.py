@@ -8,7 +8,7 @@ from typing import Final
 
 from dicomveil.errors import DicomveilError
 from pipelines import media
-from transforms import stores
+from transforms import listing, store_failures
 from transforms.globs import Pattern
 from transforms.input_lists import InputListError, entries
 from transforms.inputs import anchored, listed, pattern_of, root_of
@@ -62,11 +62,11 @@ def resolve(
             else:
                 found = _absolute(uri)
                 real[name] = meant[name] = found if name.startswith("--input") else found.rstrip("/") or found
-            if not name.startswith("--input") and not stores.is_text(real[name]):
+            if not name.startswith("--input") and not listing.is_text(real[name]):
                 problems.append(f"{name.split(' ')[0]}: its name is no UTF-8; give it another")
         except StoreError as refused:
             problems.append(f"{name.split(' ')[0]}: {refused}")
-        except stores.StoreFailed as failed:
+        except store_failures.StoreFailed as failed:
             problems.append(f"{name}: there is {failed}")
     problems += _apart(real, output, restricted)
     problems += [told for name, path in real.items() if scheme_of(path) for told in _unreachable(name, path)]
@@ -147,8 +147,8 @@ def _absolute(uri: str) -> str:
 def _unreachable(name: str, uri: str) -> Iterator[str]:
     """Why a root in a store can't be used: what is read must be there, what is written must have a bucket."""
     try:
-        found = stores.any_below(uri)
-    except stores.StoreFailed as failed:
+        found = listing.any_below(uri)
+    except store_failures.StoreFailed as failed:
         yield f"{name}: there is {failed}"
     else:
         if not found and name.startswith(_READ):

@@ -22,7 +22,7 @@ from pipelines import runs
 from pipelines.choices import Choices
 from pipelines.places import Places, RunRefused
 from pipelines.tally import tally
-from transforms import removals, secrets, stores, zips
+from transforms import files, removals, secrets, stores, zips
 from transforms.inputs import means, root_of
 from transforms.locations import StoreError, local_path
 from transforms.manifests import Slice, named_slices, read_slice
@@ -393,10 +393,10 @@ def _settle_records(run: EndedRun) -> None:
     for zone, parts in run.parts.items():
         root = Path(vars(run.places)[zone])
         for path in (root / "runs" / f"{run.id}.json", *(root / part["path"] for part in parts)):
-            stores.sync(path)
+            files.sync(path)
             folders |= {path.parent, path.parent.parent, root}
     for folder in folders:
-        stores.sync(folder)
+        files.sync(folder)
 
 
 def _settle(found: Purge, part: int, output: Path, pool: ThreadPoolExecutor) -> Outcomes:

@@ -17,7 +17,7 @@ from dicomveil.envelopes import Opener
 from dicomveil.errors import REASONS, DicomveilError, Unsuitable
 from dicomveil.reidentifier import NOT_RESTORED, NotRestored, restore
 from pipelines.tally import tally
-from transforms import stores
+from transforms import files, listing, store_failures, stores
 from transforms.locations import local_path
 
 BANNER: Final = "This output identifies people. Only you may read it; keep it apart from what is shared."
@@ -159,7 +159,7 @@ def reidentify(inputs: tuple[str, ...], output: Path, opened_by: Opener, told: C
     settled, done = Settled(), set[str]()
     temporary = output / f"{_TEMPORARY}-{os.getpid()}"
     for root in inputs:
-        for listed in stores.list_objects(root):
+        for listed in listing.list_objects(root):
             if listed.uri in done:
                 continue
             done.add(listed.uri)
@@ -168,7 +168,7 @@ def reidentify(inputs: tuple[str, ...], output: Path, opened_by: Opener, told: C
                 settled.restored += 1
             except (NotRestored, Unsuitable) as unsuitable:
                 settled.left[unsuitable.reason] += 1
-            except stores.StoreFailed:
+            except store_failures.StoreFailed:
                 raise
             except Exception:  # its text may quote what it was working on
                 settled.left["internal"] += 1
@@ -176,7 +176,7 @@ def reidentify(inputs: tuple[str, ...], output: Path, opened_by: Opener, told: C
     return settled
 
 
-def _restore(listed: stores.Listed, output: Path, temporary: Path, opened_by: Opener) -> int:
+def _restore(listed: listing.Listed, output: Path, temporary: Path, opened_by: Opener) -> int:
     """Restore one file; the number of its attributes that were put back."""
     if listed.reason:
         raise Unsuitable(listed.reason)
@@ -185,7 +185,7 @@ def _restore(listed: stores.Listed, output: Path, temporary: Path, opened_by: Op
         with stores.open_version(listed.uri, listed.version, listed.size) as source:
             restored = restore(source, opened_by)
             stores.restricted_folder((output / restored.name).parent)
-            if not stores.create_new(output / restored.name, temporary, restored.chunks()):
+            if not files.create_new(output / restored.name, temporary, restored.chunks()):
                 raise NotRestored("name-taken")
             target = output / restored.name
     except Unsuitable:  # also where the file has changed by the time that it was read

@@ -26,8 +26,8 @@ from dicomveil.filters import Filter
 from dicomveil.request import Request
 from pipelines.choices import Choices
 from pipelines.places import Places, RunRefused
+from transforms import listing, store_failures, stores
 from transforms import secrets as key_references
-from transforms import stores
 from transforms.crosswalk_files import crosswalk_files
 from transforms.facts import NOTHING_KNOWN, Known
 from transforms.lease import Lease, leased
@@ -168,7 +168,7 @@ def locked(restricted: str) -> Iterator[Lease | None]:
     """
     zone = locate(restricted)
     if not isinstance(zone, Path):
-        with stores.serving("written"), leased(zone.uri) as lease:
+        with store_failures.serving("written"), leased(zone.uri) as lease:
             yield lease
         return
     stores.restricted_folder(zone)
@@ -194,7 +194,7 @@ def begin(where: Places, request: Request, key: str | None, choices: Choices, le
     if any(map(scheme_of, (where.output, where.restricted))):
         _own_scratch()
     _tidy(where.restricted)
-    versions = {"crosswalks": _versions(where.crosswalks), "lists": [stores.look_up(it).version for it in where.lists]}
+    versions = {"crosswalks": _versions(where.crosswalks), "lists": [listing.look_up(it).version for it in where.lists]}
     unfinished = _unfinished(where, request, choices.question() | versions, key, choices.taking)
     if unfinished:
         run = Run(**unfinished, places=where, request=request, ephemeral=key is None, choices=choices, resumed=True)
@@ -231,7 +231,7 @@ def _versions(crosswalks: tuple[str, ...]) -> list[str]:
     folders = [uri for uri in crosswalks if not scheme_of(uri)]
     files = [str(file.path) for file in crosswalk_files(folders, Path())]
     stored = [uri for uri in crosswalks if scheme_of(uri)]
-    return [found.version for root in (*files, *stored) for found in stores.list_objects(root)]
+    return [found.version for root in (*files, *stored) for found in listing.list_objects(root)]
 
 
 def fingerprints(request: Request, key: KeyReference) -> dict[str, str]:
@@ -376,7 +376,7 @@ def _refuse_mixture(run: Run) -> None:
 def holds_something(output: Location) -> bool:
     """Whether anything stands in the output but what runs that died were writing."""
     if not isinstance(output, Path):
-        return stores.any_below(f"{output}/")
+        return listing.any_below(f"{output}/")
     return output.is_dir() and any(not path.name.startswith(_TEMPORARY) for path in output.iterdir())
 
 

@@ -24,7 +24,7 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.fn_api_runner.execution import GroupingBuffer, ListBuffer
 from apache_beam.utils import thread_pool_executor
 
-from transforms import stores
+from transforms import store_failures
 
 BUNDLE: Final = 1 << 19
 """Bytes that a worker is given at once, and of a collection that stay in memory: decoded they take ten times that."""
@@ -140,7 +140,7 @@ class _File:
     """A file without a name, which is only ever added to."""
 
     def __init__(self, folder: Path) -> None:
-        with stores.writing():
+        with store_failures.writing():
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # it lives as long as this
         self._end = 0
 
@@ -151,7 +151,7 @@ class _File:
           StoreFailed: it can't be written, StoreFull for want of space.
         """
         begin, rest = self._end, memoryview(data)
-        with stores.writing():
+        with store_failures.writing():
             while rest:
                 written = os.pwrite(self._file.fileno(), rest, self._end)
                 rest, self._end = rest[written:], self._end + written

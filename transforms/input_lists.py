@@ -24,11 +24,12 @@ import pyarrow.parquet as pq
 
 from dicomveil.errors import DicomveilError, Unsuitable
 from dicomveil.stream import Source
-from transforms import stores
+from transforms import listing, stores
+from transforms.listing import is_text
 from transforms.locations import StoreError, local_path
 from transforms.object_stores import SCHEMES, bucket_of, name_in_bucket, scheme_of
 from transforms.source_file import SourceFile
-from transforms.stores import StoreFailed, is_text
+from transforms.store_failures import StoreFailed
 
 _URI: Final = ("uri", "url", "path", "gcsuri", "s3uri", "gcsurl", "s3url", "gcspath", "s3path", "objecturi", "filepath")
 _BUCKETS: Final = ("bucket", "bucketname", "container", "containername")
@@ -366,7 +367,7 @@ def _beside(manifest: str, key: str) -> str:
 @contextmanager
 def _opened(file: str) -> Iterator[Source]:
     try:
-        found = stores.look_up(file)
+        found = listing.look_up(file)
         if found.reason:
             raise InputListError(file, 0, "can't be read", "check that it exists and may be read")
         with stores.open_version(found.uri, found.version, found.size, whole=True) as source:

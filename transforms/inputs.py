@@ -4,12 +4,12 @@ import os
 from collections.abc import Iterator
 
 from dicomveil.errors import Unsuitable
-from transforms import stores, zips
+from transforms import listing, store_failures, stores, zips
 from transforms.globs import Pattern, escaped, is_pattern
 from transforms.input_lists import Named, entries
+from transforms.listing import Listed
 from transforms.locations import StoreError, local_path
 from transforms.object_stores import Stored, bucket_of, scheme_of, store_of
-from transforms.stores import Listed
 
 Task = Listed | Named | tuple[str, str]
 """What one worker lists: an object that was found, one that a list names, or a root, and the pattern that its objects
@@ -24,17 +24,17 @@ def spread(given: str) -> Iterator[Task]:
     """
     pattern = pattern_of(given)
     if pattern is None:
-        yield from (it if isinstance(it, Listed) else (it, "") for it in stores.spread(given))
+        yield from (it if isinstance(it, Listed) else (it, "") for it in listing.spread(given))
     elif not scheme_of(given):
         yield root_of(given), pattern.text
     else:
-        with stores.serving("listed"):
+        with store_failures.serving("listed"):
             for found in store_of(scheme_of(given)).level(pattern.literal):
                 if not isinstance(found, Stored):
                     if pattern.may_hold(found):
                         yield found, pattern.text
                 elif pattern.matches(found.uri):
-                    yield stores.as_listed(found)
+                    yield listing.as_listed(found)
 
 
 def spread_list(place: str) -> Iterator[Task]:
@@ -55,10 +55,10 @@ def carry_out(task: Task) -> Iterator[Listed]:
       StoreFailed: a store can't be listed.
     """
     if isinstance(task, Listed | Named):
-        yield from inside(task if isinstance(task, Listed) else stores.look_up(task.uri))
+        yield from inside(task if isinstance(task, Listed) else listing.look_up(task.uri))
         return
     root, pattern = task
-    for found in stores.list_objects(root, Pattern(pattern) if pattern else None):
+    for found in listing.list_objects(root, Pattern(pattern) if pattern else None):
         yield from inside(found)
 
 
@@ -82,7 +82,7 @@ def pattern_of(given: str) -> Pattern | None:
         return Pattern(path) if is_pattern(path) and not os.path.lexists(path) else None
     if is_pattern(bucket_of(given)) or not bucket_of(given):
         raise StoreError(f"{given}: names no bucket; a pattern may begin behind it")
-    return None if stores.any_below(given) else Pattern(given)
+    return None if listing.any_below(given) else Pattern(given)
 
 
 def root_of(given: str) -> str:

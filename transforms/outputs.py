@@ -14,7 +14,7 @@ from transforms.ledger import uri_token
 from transforms.locations import ObjectLocation
 from transforms.object_stores import ABSENT, NotThere, OtherVersion
 from transforms.records import Planned
-from transforms.stores import StoreUnavailable, serving
+from transforms.store_failures import StoreUnavailable, serving
 
 # Azure takes names that are identifiers of C#, and some proxies none with "_".
 _SOURCE: Final = "dicomveilsource"

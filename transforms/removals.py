@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from dicomveil.errors import DicomveilError
 from dicomveil.stream import FileSource
-from transforms import stores, zips
+from transforms import files, store_failures, stores, zips
 from transforms.locations import StoreError, local_path
 
 _ENTER: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -129,11 +129,11 @@ def remove(removal: Removal, output: Path, seen: Seen) -> None:
     with _output(output, removal.name) as (folder, name):
         if _look(name, folder) != seen:
             raise Kept("output-differs")
-        stores.protect(name, folder)  # from here on no run writes anything else under its name
+        files.protect(name, folder)  # from here on no run writes anything else under its name
         try:
             _unlink(removal)
         except Kept:
-            stores.protect(name, folder, False)
+            files.protect(name, folder, False)
             raise
 
 
@@ -165,7 +165,7 @@ def _holds(descriptor: int, removal: Removal) -> bool:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size != removal.bytes:
         return False
-    stores.sync_descriptor(descriptor)
+    files.sync_descriptor(descriptor)
     if hasattr(os, "posix_fadvise"):
         with suppress(OSError):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -185,7 +185,7 @@ def _look(name: str, folder: int) -> Seen:
 
 
 def _seen(status: os.stat_result) -> Seen:
-    return Seen(status.st_dev, status.st_ino, stores.version_of(status))
+    return Seen(status.st_dev, status.st_ino, files.version_of(status))
 
 
 @contextmanager
@@ -254,11 +254,11 @@ def settle_outputs(output: Path, names: set[str]) -> None:
     """
     root = Path(os.path.realpath(output))
     for folder in {folder for name in names for folder in Path(name).parents}:
-        stores.sync(root / folder)
+        files.sync(root / folder)
 
 
 def settle_removals(removals: list[Removal]) -> None:
     """Have removals outlast the machine's death, as far as that can be asked: else a source may come back."""
     for folder in {local_path(it.uri).parent for it in removals}:
-        with suppress(stores.StoreFailed):
-            stores.sync(folder)
+        with suppress(store_failures.StoreFailed):
+            files.sync(folder)

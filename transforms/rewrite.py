@@ -23,7 +23,7 @@ from dicomveil.scan import InstanceScan
 from dicomveil.stream import Source
 from dicomveil.study_map import StudyMap
 from dicomveil.transcoder import Transcoded
-from transforms import stores
+from transforms import store_failures, stores
 from transforms.children import ChildrenUnable
 from transforms.locations import ObjectLocation, locate
 from transforms.object_stores import scheme_of
@@ -177,7 +177,7 @@ class _RewriteFn(OverlappingFn):
             if not self._request.permissive and REASONS[unsuitable.reason].outcome == "quarantined":
                 raise NotPermissive(f"{NOT_PERMISSIVE}<{unsuitable.reason}>") from None
             return set_aside(planned, unsuitable.reason, unsuitable.path, "rewrite")
-        except (stores.StoreFailed, ChildrenUnable):
+        except (store_failures.StoreFailed, ChildrenUnable):
             raise
         except Exception as unforeseen:
             return set_aside(planned, "internal", type(unforeseen).__name__, "rewrite")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dicomveil.transcoder import Transcoded
-from transforms import stores
+from transforms import files
 from transforms.children import Children
 
 
@@ -39,9 +39,9 @@ class Transcoding:
         """
         before, after = aside.with_suffix(".before"), aside.with_suffix(".after")
         try:
-            stores.write_aside(before, chunks)
+            files.write_aside(before, chunks)
             transcoded = self._children.transcode(str(before), str(after), self._uid, self._quality)
-            yield stores.read_aside(after), transcoded
+            yield files.read_aside(after), transcoded
         finally:
             before.unlink(missing_ok=True)
             after.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import pytest
 from tests.pipelines.test_inputs import anonymized
 from tests.pipelines.test_known import Site
 from tests.pipelines.test_stores_end_to_end import Bucket, bucket_of
-from transforms import inputs, stores
+from transforms import inputs, listing, stores
 
 NAMES = {"2024-01/a/1.dcm": "1.2.11", "2024-01/a/2 +%2B.dcm": "1.2.12", "2024-02/b/3.dcm": "1.2.13"}
 
@@ -90,14 +90,14 @@ def bucket_refusal(bucket: Bucket, pattern: str) -> str:
 def test_a_list_in_a_store(bucket: Bucket, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list pins the versions that it tells of; of the others the store is asked."""
     bucket.copy(site.input)
-    found = {it.uri: it for it in stores.list_objects(f"{bucket.input}/archive")}
+    found = {it.uri: it for it in listing.list_objects(f"{bucket.input}/archive")}
     told, asked, last = sorted(found)
     column = "generation" if bucket.input.startswith("gs") else "etag"
     rows = [{"uri": told, "size": found[told].size, column: found[told].version}, {"uri": asked}]
     bucket.put("list.json", "".join(json.dumps(row) + "\n" for row in rows).encode())
     bucket.put("more.csv", gzip.compress(f"uri\n{last}\n".encode()))
     tasks = list(inputs.spread_list(f"{bucket.input}/archive/list.json"))
-    assert tasks[0][:3] == found[told][:3] and not isinstance(tasks[1], stores.Listed)
+    assert tasks[0][:3] == found[told][:3] and not isinstance(tasks[1], listing.Listed)
     lists = [f"{bucket.input}/archive/list.json", f"{bucket.input}/archive/more.csv"]
     assert come_out(bucket, monkeypatch, "--input-list", *lists) == expected(site)
 
@@ -105,7 +105,7 @@ def test_a_list_in_a_store(bucket: Bucket, site: Site, monkeypatch: pytest.Monke
 def test_the_inventory_of_a_bucket(bucket: Bucket, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """An inventory beside what it lists, as its store writes it, stands for the listing."""
     bucket.copy(site.input)
-    found = list(stores.list_objects(f"{bucket.input}/archive"))
+    found = list(listing.list_objects(f"{bucket.input}/archive"))
     name = bucket.input.partition("://")[2]
     out = io.StringIO(newline="")
     if bucket.input.startswith("s3"):

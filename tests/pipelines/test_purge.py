@@ -28,7 +28,7 @@ from pipelines.cli import cli
 from tests.corpora import KEY
 from tests.killing import dying
 from tests.pipelines.test_anonymize import contents, instance, table
-from transforms import stores
+from transforms.files import version_of
 from transforms.removals import KEPT
 
 ROOT: Final = Path(__file__).parents[2]
@@ -616,7 +616,7 @@ def test_only_the_inputs_of_a_run_go(archive: Archive) -> None:
 
 def versions(archive: Archive) -> dict[str, str]:
     """Every source that is there, with its version."""
-    return {name: stores.version_of((archive.input / name).lstat()) for name in archive.sources}
+    return {name: version_of((archive.input / name).lstat()) for name in archive.sources}
 
 
 def check_nothing_is_lost(archive: Archive, before: dict[str, str], outputs: dict[str, str]) -> set[str]:
@@ -678,7 +678,7 @@ def bring_back(archive: Archive, run: str, files: dict[str, bytes]) -> None:
     versions: dict[str, str] = {}
     for name, content in files.items():
         (archive.input / name).write_bytes(content)
-        versions[str(archive.input / name)] = stores.version_of((archive.input / name).stat())
+        versions[str(archive.input / name)] = version_of((archive.input / name).stat())
     for part in (archive.restricted / "crosswalk" / "instances").rglob("*.parquet"):
         there = pq.read_table(part, partitioning=None)
         rows = [row | {"source_version": versions[row["source_uri"]]} for row in there.to_pylist()]

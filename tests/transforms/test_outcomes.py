@@ -10,7 +10,7 @@ from tests.corpora import KEY
 from transforms import conflicts, rewrite, scan, study
 from transforms.records import Outcome, Planned, SourceObject
 from transforms.secrets import refer
-from transforms.stores import StoreFull
+from transforms.store_failures import StoreFull
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
 
     path = tmp_path / "a"
     path.write_bytes(b"a")
-    (listed,) = scan.stores.list_objects(str(path))
+    (listed,) = scan.listing.list_objects(str(path))
     monkeypatch.setattr(scan, "scan_instance", fail)
     fn = scan._ScanFn(key, str(tmp_path), Request())
     fn.setup()

@@ -9,8 +9,11 @@ import pytest
 
 from dicomveil.errors import InvalidInstance
 from transforms import stores
+from transforms.files import create_new
+from transforms.listing import list_objects
 from transforms.locations import StoreError, local_path, locate
-from transforms.stores import StoreFailed, StoreFull, create, create_new, create_restricted, list_objects, open_version
+from transforms.store_failures import StoreFailed, StoreFull
+from transforms.stores import create, create_restricted, open_version
 
 
 def test_an_object_is_created_whole_or_not_at_all(tmp_path: Path) -> None:
