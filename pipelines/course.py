@@ -12,8 +12,7 @@ from typing import Any, Final
 
 from dicomveil.errors import REASONS, DicomveilError
 from pipelines import costs, execute, failures, known, ledger, look, plan, retire, runs
-from pipelines.endings import RunFailed
-from pipelines.places import RunRefused
+from pipelines.places import RunFailed, RunRefused
 from pipelines.progress import Report
 from pipelines.resources import check_resources
 from pipelines.runners import local_pipeline, workers_log

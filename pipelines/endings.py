@@ -8,13 +8,7 @@ from typing import NoReturn
 
 import click
 
-from dicomveil.errors import DicomveilError
-
 EXIT_USAGE, EXIT_FAILURE, EXIT_KEPT = 2, 1, 3
-
-
-class RunFailed(DicomveilError):
-    """The run stopped; the message says why, and what to do."""
 
 
 def stop(message: str, status: int) -> NoReturn:
@@ -34,6 +28,8 @@ def ending(storage: str, system: str, interrupted: str, refused: int = EXIT_USAG
       interrupted: what is said when the user has had enough.
       refused: the exit status when what was asked for can't be done.
     """
+    from dicomveil.errors import DicomveilError
+    from pipelines.places import RunFailed
     from transforms.lease import LeaseLost
     from transforms.store_failures import StoreFailed
 

@@ -22,6 +22,10 @@ class RunRefused(DicomveilError):
     """What the user asked for can't be done as asked; says what to do instead."""
 
 
+class RunFailed(DicomveilError):
+    """The run stopped; the message says why, and what to do."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where a run reads and writes, as absolute paths; inputs also as patterns of such, and as lists of objects."""

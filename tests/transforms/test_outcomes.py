@@ -8,6 +8,7 @@ from dicomveil.study import NO_LISTS
 from dicomveil.study_map import StudyMap
 from tests.corpora import KEY
 from transforms import conflicts, rewrite, scan, study
+from transforms.listing import list_objects
 from transforms.records import Outcome, Planned, SourceObject
 from transforms.secrets import refer
 from transforms.store_failures import StoreFull
@@ -27,7 +28,7 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
 
     path = tmp_path / "a"
     path.write_bytes(b"a")
-    (listed,) = scan.listing.list_objects(str(path))
+    (listed,) = list_objects(str(path))
     monkeypatch.setattr(scan, "scan_instance", fail)
     fn = scan._ScanFn(key, str(tmp_path), Request())
     fn.setup()
