@@ -19,6 +19,7 @@ class Choices:
       retire: whether outputs of sources that are gone are to go.
       limits: how much it takes, and how much may fail.
       taking: what is taken of the inputs; None for everything.
+      maps: how studies' maps reach their instances, one of `transforms.maps.WAYS`.
       kms_key: of the store's key management, which encrypts the outputs; "" where their bucket decides.
     """
 
@@ -29,6 +30,7 @@ class Choices:
     limits: Limits = NO_LIMITS
     taking: Filter | None = None
     kms_key: str = ""
+    maps: str = "auto"
 
     def question(self) -> dict[str, Any]:
         """Those under which another run would be planned otherwise, as a run's state has them."""

@@ -80,6 +80,13 @@ _OPTIONS: Final[tuple[_Option, ...]] = (
     click.option(
         "--overwrite", is_flag=True, help="Go on in an output made with another request, edition, recipe or key."
     ),
+    click.option(
+        "--maps",
+        type=click.Choice(["auto", "side-input", "join"]),
+        default="auto",
+        show_default=True,
+        help="How what a study settles reaches its instances: as a side input, or beside them where that is too large.",
+    ),
     click.option("--max-failures", metavar="N|P%", help="Stop where more than so many inputs fail."),
     click.option(
         "--kms-key", metavar="NAME", help="Of gs:// or s3://: the key management's key that encrypts the outputs."
@@ -198,6 +205,7 @@ def _run(
     max_bytes: str | None = None,
     max_failures: str | None = None,
     kms_key: str | None = None,
+    maps: str = "auto",
 ) -> None:
     """Check a command, then carry it out from wherever it stands."""
     import logging
@@ -241,7 +249,7 @@ def _run(
     mistakes.checked(lambda: ledger.check(asked, key, retire) if asked is not None else None)
     if mistakes.found or beam is None or asked is None or where is None:
         stop("\n".join(mistakes.found), EXIT_USAGE)
-    choices = Choices(overwrite, anew, reprocess or "", retire, limits, taken, kms_key or "")
+    choices = Choices(overwrite, anew, reprocess or "", retire, limits, taken, kms_key or "", maps)
     again = "Run the same command again: it goes on from where it was."
     with ending("{}", "The output, audit or restricted folder can't be used: {}.", again):
         with runs.locked(where.restricted) as lease:

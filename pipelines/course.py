@@ -18,7 +18,7 @@ from pipelines.resources import check_resources
 from pipelines.runners import local_pipeline, workers_log
 from pipelines.runs import Run
 from pipelines.summary import STOPPED, Settled, Summary
-from transforms import store_failures, stores, tables
+from transforms import maps, store_failures, stores, tables
 from transforms.rewrite import NOT_PERMISSIVE
 
 SLICE: Final = 4000
@@ -73,12 +73,13 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
     slices = plan.slices(verdict, SLICE)
     stores.restricted_folder(run.slice_record(0).parent)
     stage = _STAGES.get(run.request.command, "Modifying")
+    way = maps.way(run.choices.maps, verdict.map_bytes)
     with report.stage(stage, str(run.progress), verdict.due) if slices else nullcontext():
         watch = failures.Watch(run, verdict, _failed_before(run, verdict, slices))
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists() and not watch.stopped:
                 run.temporary.mkdir(parents=True, exist_ok=True)
-                build = partial(execute.build, run=run, number=number, buckets=buckets)
+                build = partial(execute.build, run=run, number=number, buckets=buckets, way=way)
                 with watch.looking():
                     _run(run, build, workers, beam_options)
     settled = _settle(run, slices, verdict)

@@ -7,21 +7,19 @@ import apache_beam as beam
 from pipelines.runs import Run, taken
 from transforms.audit import WriteCrosswalks, WriteOutcomes
 from transforms.ledger import LedgerRows
-from transforms.maps import AttachMaps
+from transforms.maps import PairWithMaps
 from transforms.outcomes import WriteSliceRecord
-from transforms.plan import ReadMaps, ReadPlanned
 from transforms.rewrite import Destination, RewriteInstances
 from transforms.successors import WriteSuccessors
 
 SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a resumed run writes the same names
 
 
-def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int]) -> None:
+def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], way: str) -> None:
     """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
     where, folder, request, choices = run.places, str(run.folder), run.worker_request, run.choices
     slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
-    maps = slice_ | "Maps" >> ReadMaps(folder)
-    pairs = slice_ | "Instances" >> ReadPlanned(folder) | "Pair" >> AttachMaps(maps)
+    pairs = slice_ | "Pair" >> PairWithMaps(folder, way)
     stop = str(run.stop) if choices.limits.failures else ""
     destination = Destination(where.output, str(run.temporary), str(run.progress), stop, choices.kms_key)
     outcomes = pairs | "Rewrite" >> RewriteInstances(request, str(run.target), run.key, destination)

@@ -37,7 +37,7 @@ from transforms.secrets import KeyReference
 from transforms.selection import write_selection
 from transforms.tables import AUDIT, CROSSWALK_GIVEN, CROSSWALK_UIDS, RESTRICTED, SCHEMA_VERSION, name_of
 
-STATE_VERSION: Final = 4
+STATE_VERSION: Final = 5
 _TEMPORARY: Final = ".run="
 _BEFORE_STATE: Final = {"key", "inputs.json"}
 _BEFORE: Final = "before.json"

@@ -3,16 +3,21 @@
 A study and its instances fall into one bucket, so that a slice of the plan holds all it needs.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from transforms.locations import Location, locate, matching
+from transforms.locations import Location, locate, matching, table_file
 from transforms.records import Planned, PlannedStudy
 from transforms.tables import PLAN_INSTANCES, PLAN_STUDIES, name_of, read_part, write_part
 
 BUCKETS: Final = 256
+_ROWS: Final = 1024
 
 
 def buckets(folder: str) -> list[int]:
@@ -41,8 +46,8 @@ def study_bucket(study_token: str) -> int:
 
 
 def write_instances(folder: str, bucket: int, rows: list[Planned]) -> None:
-    """Keep one bucket's instances, in the order of their tokens."""
-    ordered = sorted(rows, key=lambda planned: planned.token)
+    """Keep one bucket's instances, by their studies, and of each in the order of their tokens."""
+    ordered = sorted(rows, key=lambda planned: (planned.study_token, planned.token))
     write_part(folder, "plan", PLAN_INSTANCES, f"{bucket:03}", [asdict(planned) for planned in ordered])
 
 
@@ -68,6 +73,31 @@ def read_instances(folder: str, bucket: int) -> list[Planned]:
 def read_studies(folder: str, bucket: int) -> list[PlannedStudy]:
     """One bucket's studies; none where it has no file."""
     return [PlannedStudy(**row) for row in _rows(folder, PLAN_STUDIES, bucket)]
+
+
+def joined(folder: str, bucket: int) -> Iterator[tuple[bytes, Iterator[Planned]]]:
+    """(encoded map, its instances) of one bucket's studies, a study at a time; first, with b"", what has none.
+
+    The instances of one must be read before the next is asked for.
+    """
+    studies = _streamed(folder, PLAN_STUDIES, bucket, ["study_token", "study_map"])
+    study = next(studies, None)
+    for token, rows in groupby(_streamed(folder, PLAN_INSTANCES, bucket), itemgetter("study_token")):
+        while study and study["study_token"] < token:
+            study = next(studies, None)
+        yield study["study_map"] if study and study["study_token"] == token else b"", (Planned(**row) for row in rows)
+
+
+def _streamed(
+    folder: str, schema: pa.Schema, bucket: int, columns: list[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """One bucket's rows, some at a time."""
+    try:
+        with pq.ParquetFile(table_file(_part(folder, schema, bucket))) as file:
+            for batch in file.iter_batches(_ROWS, columns=columns):
+                yield from batch.to_pylist()
+    except FileNotFoundError:
+        return
 
 
 def _rows(folder: str, schema: pa.Schema, bucket: int) -> list[dict[str, Any]]:

@@ -479,10 +479,10 @@ def test_what_a_run_had_written_when_it_died_counts(site: Site, monkeypatch: pyt
     first = [site.put("a", uid="1.2.1"), site.put("b", uid="1.2.2", study="1.2.3.2", patient="4712")]
     build = execute.build
 
-    def die(pipeline: object, run: object, number: int, buckets: list[int]) -> None:
+    def die(pipeline: object, number: int, **how: object) -> None:
         if number:
             raise RuntimeError
-        build(pipeline, run, number, buckets)
+        build(pipeline, number=number, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(execute, "build", die)

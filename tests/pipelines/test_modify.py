@@ -228,11 +228,11 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     whole = archive.run("modify", PART, output="whole")
     built = []
 
-    def die(pipeline: object, run: object, number: int, buckets: list[int]) -> None:
+    def die(pipeline: object, number: int, **how: object) -> None:
         if built:
             raise RuntimeError("killed")
         built.append(number)
-        build(pipeline, run, number, buckets)  # type: ignore[arg-type]
+        build(pipeline, number=number, **how)
 
     build = execute.build
     with monkeypatch.context() as patch:
@@ -240,6 +240,7 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         patch.setattr(course, "SLICE", 1)
         patch.setattr(course.plan, "slices", lambda verdict, size: [[it] for it in sorted(verdict.buckets)])
         archive.run("modify", PART, status=1)
+        assert built
         patch.setattr(execute, "build", build)
         done = archive.run("modify", PART)
     assert done.summary["Resumed"]
