@@ -49,7 +49,7 @@ INSTANCES: Final = _schema(
     ("risk", _TEXT),
     ("frozen", pa.list_(_FROZEN)),
     ("followed", pa.int32()),
-    ("run", _TEXT),
+    ("run_id", _TEXT),  # not "run": readers make a column of that of the folders' names
 )
 STUDIES: Final = _schema(
     "studies",
@@ -64,7 +64,7 @@ STUDIES: Final = _schema(
     ("uids_elsewhere", pa.int64()),
     ("uids_known", pa.int64()),
     ("uids_external", pa.int64()),
-    ("run", _TEXT),
+    ("run_id", _TEXT),
 )
 CROSSWALK_UIDS: Final = _schema(
     "crosswalk/uids", ("role", _TEXT), ("original", _TEXT), ("new", _TEXT), ("inside", pa.bool_()), ("late", pa.bool_())
@@ -245,8 +245,8 @@ def write_part(root: str, run: str, schema: pa.Schema, part: str, rows: list[dic
       Its path below the root, and its number of rows; no rows, no file.
     """
     name = f"{name_of(schema)}/run={run}/part-{part}.parquet"
-    if rows and "run" in schema.names:
-        rows = [row | {"run": run} for row in rows]
+    if rows and "run_id" in schema.names:
+        rows = [row | {"run_id": run} for row in rows]
     if rows:
         create = stores.create_small if schema in AUDIT else stores.create_restricted
         create(locate(root) / name, encoded(schema, rows))

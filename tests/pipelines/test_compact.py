@@ -112,7 +112,7 @@ def test_every_reader_sees_the_same_rows(site: Site) -> None:
     statements = document.split("```sql\n")[1].split("```")[0].replace("release-audit", str(site.audit))
     database = duckdb.connect()
     database.execute(statements)
-    counted = database.execute("SELECT run, count(*) FROM instances GROUP BY ALL").fetchall()
+    counted = database.execute("SELECT run_id, count(*) FROM instances GROUP BY ALL").fetchall()
     assert dict(counted) == Counter(run for run, table, _ in before[1].elements() if table == "instances")
     told = merged(site)
     assert "There is nothing to merge." in told and (rows(site.restricted), rows(site.audit)) == before

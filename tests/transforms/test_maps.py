@@ -97,5 +97,5 @@ def test_a_run_writes_the_same_either_way(tmp_path: Path) -> None:
 
 
 def _rows(folder: Path, name: str) -> list[str]:
-    rows: list[dict[str, Any]] = [row | {"run": ""} for row in table(folder, name)]
+    rows: list[dict[str, Any]] = [row | {"run_id": ""} for row in table(folder, name)]
     return sorted(json.dumps(row, sort_keys=True) for row in rows)
