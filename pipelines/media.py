@@ -22,7 +22,7 @@ from dicomveil.media import DICOMDIR, SYNTAXES, Directory, NotOnMedia, Numbers, 
 from dicomveil.media import REASONS as MEDIA_REASONS
 from dicomveil.scan import scan_instance
 from dicomveil.stream import LARGEST_CHUNK, Source
-from pipelines.tally import tally
+from pipelines.tally import any_failed, tally
 from transforms import inputs, listing, store_failures, stores
 from transforms.locations import StoreError, local_path
 from transforms.object_stores import scheme_of
@@ -73,8 +73,7 @@ class Written:
     @property
     def exit_status(self) -> int:
         """0 where every instance is in it, else 3."""
-        failed = any(reason not in REASONS or REASONS[reason].outcome == "quarantined" for reason in self.counts)
-        return 3 if failed or not self.instances else 0
+        return 3 if any_failed(self.counts) or not self.instances else 0
 
     def print(self, console: Console) -> None:
         """Tell a person how many, and which were left out and why."""

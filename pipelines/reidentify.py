@@ -16,7 +16,7 @@ from rich.console import Console
 from dicomveil.envelopes import Opener
 from dicomveil.errors import REASONS, DicomveilError, Unsuitable
 from dicomveil.reidentifier import NOT_RESTORED, NotRestored, restore
-from pipelines.tally import tally
+from pipelines.tally import any_failed, tally
 from transforms import files, listing, store_failures, stores
 from transforms.locations import local_path
 
@@ -45,8 +45,7 @@ class Settled:
     @property
     def exit_status(self) -> int:
         """0 where every DICOM instance was restored, else 3."""
-        failed = any(reason not in REASONS or REASONS[reason].outcome == "quarantined" for reason in self.left)
-        return 3 if failed or not self.restored else 0
+        return 3 if any_failed(self.left) or not self.restored else 0
 
     def print(self, console: Console) -> None:
         """Tell a person how many, and why not the others."""

@@ -1,6 +1,10 @@
 """How many of what, and why: the table in which every command tells a person what it came to."""
 
+from collections.abc import Iterable
+
 from rich.table import Table
+
+from dicomveil.errors import REASONS
 
 
 def tally() -> Table:
@@ -10,3 +14,8 @@ def tally() -> Table:
     table.add_column()
     table.add_column(style="dim", overflow="fold")
     return table
+
+
+def any_failed(reasons: Iterable[str]) -> bool:
+    """Whether anything was left out for a reason that counts as failed: all do but those of filters."""
+    return any(reason not in REASONS or REASONS[reason].outcome == "quarantined" for reason in reasons)

@@ -19,7 +19,7 @@ _COLUMNS: Final = ("token", "uri", "size", "version", "reason", "storage_class")
 _ROWS: Final = 1 << 14
 
 
-class WriteDue(beam.PTransform):
+class WriteDue(KeepInParts):
     """Keep the objects that are due in buckets.
 
     Args:
@@ -27,11 +27,7 @@ class WriteDue(beam.PTransform):
     """
 
     def __init__(self, folder: str) -> None:
-        super().__init__()
-        self._folder = folder
-
-    def expand(self, sources: beam.PCollection[SourceObject]) -> beam.PCollection:
-        return sources | "Keep" >> KeepInParts(_bucket, partial(_write_due, self._folder))
+        super().__init__(_bucket, partial(_write_due, folder))
 
 
 def _bucket(source: SourceObject) -> int:

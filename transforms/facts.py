@@ -7,6 +7,7 @@ of which a run concerns few, so each reading passes a sieve before anything cros
 import json
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
@@ -15,7 +16,7 @@ from dicomveil.identities import Given
 from dicomveil.study import NO_LISTS, Lists
 from transforms.locations import locate
 from transforms.manifests import read_rows
-from transforms.sieve import as_side_input, passes
+from transforms.sieve import ReadSieved, passes
 
 STUDIES, INSTANCES, CONFLICTS, GIVEN = "studies", "instances", "conflicts", "given"
 GONE: Final = "gone"
@@ -181,27 +182,11 @@ class Facts:
           sieve: of the keys that are asked for.
           keyed: the pairs to be made of a fact, where it isn't asked for by its own key.
         """
-        reader = beam.ParDo(_ReadFn(kind, keyed), as_side_input(sieve))
-        return self._pipeline | label >> _ReadSieved(self.told.file, kind, reader)
+        listed = partial(_parts, self.told.file, kind)
+        return self._pipeline | label >> ReadSieved(listed, _ReadFn(kind, keyed), sieve)
 
 
-class _ReadSieved(beam.PTransform):
-    def __init__(self, file: str, kind: str, reader: beam.PTransform) -> None:
-        super().__init__()
-        self._file, self._kind, self._reader = file, kind, reader
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[tuple[str, Any]]:
-        # Readings that shared the list would be fused into one stage, which waits for sieves made of what it reads.
-        return (
-            pipeline
-            | "Start" >> beam.Impulse()
-            | "Parts" >> beam.FlatMap(_parts, self._file, self._kind).with_output_types(tuple[str, Part])
-            | "Spread" >> beam.GroupByKey()
-            | "Read" >> self._reader.with_output_types(tuple[str, Any])
-        )
-
-
-def _parts(impulse: bytes, file: str, kind: str) -> list[tuple[str, Part]]:
+def _parts(file: str, kind: str) -> list[tuple[str, Part]]:
     """Each part of a table, by its path."""
     return [(part[0], Part(*part)) for part in json.loads(locate(file).read_bytes())[kind]]
 

@@ -20,16 +20,16 @@ from transforms.ledger import (
     LedgerFn,
     LedgerPart,
     Lost,
-    Question,
     Unchanged,
     name_digest,
+    parts_asked,
 )
 from transforms.locations import Location, locate
 from transforms.manifests import read_rows
 from transforms.plan import KeepInParts
 from transforms.purges import removed_tokens
 from transforms.records import WRITTEN, SourceObject
-from transforms.sieve import Sieve, Sieved, as_side_input, passes
+from transforms.sieve import ReadSieved, Sieve, Sieved, as_side_input, passes
 from transforms.tables import PLAN_FORMER, read_part, write_part
 
 HERE, ELSEWHERE = "here", "elsewhere"
@@ -96,7 +96,8 @@ class TellFormers(beam.PTransform):
             | "That stand for something" >> beam.FlatMap(_sharing).with_output_types(tuple[str, Unchanged])
             | "For the same" >> Sieved(sieve)
         )
-        outside = lost.pipeline | "Others" >> _ReadSieved(self._question, _OutsideFn(self._question), sieve)
+        listed = partial(parts_asked, self._question)
+        outside = lost.pipeline | "Others" >> ReadSieved(listed, _OutsideFn(self._question), sieve)
         return (
             {_LOST: by_sop, _SHARING: sharing, _OUTSIDE: outside}
             | "Join by SOP Instance" >> beam.CoGroupByKey()
@@ -107,7 +108,8 @@ class TellFormers(beam.PTransform):
         self, lost: beam.PCollection[tuple[str, Lost]], sources: beam.PCollection[SourceObject]
     ) -> beam.PCollection[Former]:
         sieve = lost | "URIs" >> beam.Keys() | "Sieve URIs" >> Sieve()
-        told = lost.pipeline | "Their rows" >> _ReadSieved(self._question, _DetailFn(self._question), sieve)
+        listed = partial(parts_asked, self._question)
+        told = lost.pipeline | "Their rows" >> ReadSieved(listed, _DetailFn(self._question), sieve)
         unread = sources | "Unread folders" >> beam.FlatMap(_unread).with_output_types(str)
         seen = (
             sources
@@ -136,28 +138,6 @@ class TellFormers(beam.PTransform):
             | "Join with purges" >> beam.CoGroupByKey()
             | "Mark" >> beam.FlatMapTuple(_marked).with_output_types(Former)
         )
-
-
-class _ReadSieved(beam.PTransform):
-    """What a DoFn makes of the parts of the ledger, with a sieve beside."""
-
-    def __init__(self, question: str, reader: beam.DoFn, sieve: beam.PCollection[bytes]) -> None:
-        super().__init__()
-        self._question, self._reader, self._sieve = question, reader, sieve
-
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[tuple[str, Any]]:
-        return (
-            pipeline
-            | "Start" >> beam.Impulse()
-            | "Parts" >> beam.FlatMap(_parts, self._question).with_output_types(tuple[str, LedgerPart])
-            | "Spread" >> beam.GroupByKey()
-            | "Read" >> beam.ParDo(self._reader, as_side_input(self._sieve)).with_output_types(tuple[str, Any])
-        )
-
-
-def _parts(impulse: bytes, question: str) -> list[tuple[str, LedgerPart]]:
-    asked = Question.read(question)
-    return [(part.path, part) for part in (*asked.parts, *asked.gone)]
 
 
 def _rows(path: str, parts: Iterable[LedgerPart]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -331,7 +311,7 @@ def superseded(former: Former, retire: bool) -> Iterator[Retired]:
 # ----------------------------------------------------------------------------------------------- kept with the plan
 
 
-class WriteFormers(beam.PTransform):
+class WriteFormers(KeepInParts):
     """Keep them with the plan, for the run's end.
 
     Args:
@@ -339,11 +319,7 @@ class WriteFormers(beam.PTransform):
     """
 
     def __init__(self, folder: str) -> None:
-        super().__init__()
-        self._folder = folder
-
-    def expand(self, formers: beam.PCollection[Former]) -> beam.PCollection:
-        return formers | "Keep" >> KeepInParts(_shard, partial(_write, self._folder))
+        super().__init__(_shard, partial(_write, folder))
 
 
 def _shard(former: Former) -> int:

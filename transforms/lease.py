@@ -189,10 +189,7 @@ class Lease:
           LeaseLost: as above, and this says it in the failure's stead.
         """
         if self.lost or self._clock() > self._until:
-            with contextlib.suppress(LeaseLost):
-                self.confirm()
-        if self.lost:
-            raise LeaseLost from None
+            self.confirm()
 
     def name(self, run: str) -> None:
         """Tell which run holds it."""

@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import apache_beam as beam
@@ -23,7 +24,7 @@ from transforms.notes import WriteNote
 from transforms.outcomes import TOKENS
 from transforms.records import WRITTEN, Outcome, SourceObject
 from transforms.secrets import KeyReference
-from transforms.sieve import Sieve, as_side_input, passes
+from transforms.sieve import ReadSieved, Sieve, passes
 
 UNSETTLED: Final = frozenset(
     ("unreadable", "changed-during-run", "internal", "not-restored", "not-selected", "stopped", "unwritten")
@@ -241,17 +242,16 @@ class ReadEntries(beam.PTransform):
         self._question, self._outside = question, outside
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[tuple[bytes, bytes]]:
-        return (
-            pipeline
-            | "Start" >> beam.Impulse()
-            | "Parts" >> beam.FlatMap(_parts, self._question).with_output_types(tuple[str, LedgerPart])
-            | "Spread" >> beam.GroupByKey()
-            | "Read"
-            >> beam.ParDo(_ReadFn(self._question), as_side_input(self._outside)).with_output_types(tuple[bytes, bytes])
-        )
+        listed, reader = partial(parts_asked, self._question), _ReadFn(self._question)
+        return pipeline | "Entries" >> ReadSieved(listed, reader, self._outside, tuple[bytes, bytes])
 
 
-def _parts(impulse: bytes, question: str) -> list[tuple[str, LedgerPart]]:
+def parts_asked(question: str) -> list[tuple[str, "LedgerPart"]]:
+    """Each part that a question means, by its path.
+
+    Args:
+      question: file of a `Question`.
+    """
     asked = Question.read(question)
     return [(part.path, part) for part in (*asked.parts, *asked.gone)]
 

@@ -5,7 +5,7 @@ are grouped, so that only what may find a partner crosses the shuffle.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import apache_beam as beam
@@ -56,6 +56,40 @@ class Sieved(beam.PTransform):
 
     def expand(self, pairs: beam.PCollection[tuple[str, Any]]) -> beam.PCollection[tuple[str, Any]]:
         return pairs | "Let pass" >> beam.Filter(_passes, as_side_input(self._sieve))
+
+
+class ReadSieved(beam.PTransform):
+    """What a DoFn makes of the parts of a table, with a sieve beside: it is given each file, and which parts are in it.
+
+    Args:
+      listed: gives (path, part) of all that there are, wherever it is called.
+      reader: of such, and the sieve.
+      pair: what it makes.
+    """
+
+    def __init__(
+        self,
+        listed: Callable[[], Iterable[tuple[str, Any]]],
+        reader: beam.DoFn,
+        sieve: beam.PCollection[bytes],
+        pair: Any = tuple[str, Any],
+    ) -> None:
+        super().__init__()
+        self._listed, self._reader, self._sieve, self._pair = listed, reader, sieve, pair
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Any]:
+        # Readings that shared the list would be fused into one stage, which waits for sieves made of what it reads.
+        return (
+            pipeline
+            | "Start" >> beam.Impulse()
+            | "Parts" >> beam.FlatMap(_called, self._listed).with_output_types(tuple[str, Any])
+            | "Spread" >> beam.GroupByKey()
+            | "Read" >> beam.ParDo(self._reader, as_side_input(self._sieve)).with_output_types(self._pair)
+        )
+
+
+def _called(impulse: bytes, listed: Callable[[], Iterable[tuple[str, Any]]]) -> Iterable[tuple[str, Any]]:
+    return listed()
 
 
 def as_side_input(sieve: beam.PCollection[bytes]) -> beam.pvalue.AsSingleton:
