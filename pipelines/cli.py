@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 from rich.console import Console
 
 from pipelines.endings import EXIT_FAILURE, EXIT_KEPT, EXIT_USAGE, ending, stop
+
+if TYPE_CHECKING:
+    from transforms.locations import Location
 
 _T = TypeVar("_T")
 _Function = Callable[..., Any]
@@ -71,7 +73,9 @@ _OPTIONS: Final[tuple[_Option, ...]] = (
         "--restricted", metavar="URI", help="What leads back to the originals; <output>-restricted where absent."
     ),
     click.option(
-        "--dicomdir", metavar="URI", help="A new folder: when the run has ended, its output is copied there for media."
+        "--dicomdir",
+        metavar="URI",
+        help="A new folder or prefix: when the run has ended, its output is copied there for media.",
     ),
     click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
     click.option(
@@ -235,9 +239,10 @@ def _run(
     asked = inline.get("request") or mistakes.checked(lambda: read_request(request, command))
     taken = inline.get("filter") or mistakes.checked(lambda: read_filter(taking))
     where = mistakes.checked(lambda: places.resolve(inputs, output, audit, restricted, crosswalks, lists))
-    if beam and where:
-        mistakes.checked(lambda: check_apart(beam, {"--output": where.output, "--audit": where.audit}))
     medium = mistakes.checked(lambda: places.medium(dicomdir, where) if dicomdir and where else None)
+    if beam and where:
+        shared = {"--output": where.output, "--audit": where.audit} | ({"--dicomdir": str(medium)} if medium else {})
+        mistakes.checked(lambda: check_apart(beam, shared))
     mistakes.checked(lambda: refer(key) if key is not None else None)
     mistakes.checked(lambda: places.check_kms_key(kms_key, output) if kms_key is not None else None)
     size = mistakes.checked(lambda: read_size(max_bytes) if max_bytes else 0)
@@ -352,9 +357,14 @@ def compact(restricted: str, audit: str | None) -> None:
 
 @cli.command(cls=_Command)
 @click.option(
-    "--input", "inputs", multiple=True, required=True, metavar="URI...", help="De-identified files or folders."
+    "--input", "inputs", multiple=True, required=True, metavar="URI...", help="De-identified: folders, files, patterns."
 )
-@click.option("--output", required=True, metavar="URI", help="A folder of yours alone; it will identify people.")
+@click.option(
+    "--output",
+    required=True,
+    metavar="URI",
+    help="A folder of yours alone, or where few may read in a store; it will identify people.",
+)
 @click.option("--certificate", required=True, metavar="FILE", help="One that the request named under EncryptFor.")
 @click.option("--private-key", required=True, metavar="FILE", help="Its key, which only you may read.")
 @click.option("--password-file", metavar="FILE", help="Holds the key's password, and only you may read it.")
@@ -372,9 +382,9 @@ def reidentify(
     where = mistakes.checked(lambda: door.places(inputs, output)) if opener else None
     if mistakes.found or opener is None or where is None:
         stop("\n".join(mistakes.found), EXIT_USAGE)
-    console.print(f"[bold yellow]{door.BANNER}[/bold yellow]", soft_wrap=True)
+    console.print(f"[bold yellow]{door.banner(where[1])}[/bold yellow]", soft_wrap=True)
     stays = "What was restored so far stays"
-    with ending(f"{{}}. {stays}; files there are never overwritten.", f"{{}}. {stays}.", f"{stays}."):
+    with ending(f"There is {{}}. {stays}; files there are never overwritten.", f"{{}}. {stays}.", f"{stays}."):
         with console.status("Restoring") as status:
             settled = door.reidentify(*where, opener, lambda count: status.update(f"Restoring: {count:,} files"))
     settled.print(Console())
@@ -383,7 +393,7 @@ def reidentify(
 
 @cli.command(cls=_Command)
 @click.option("--input", "inputs", multiple=True, required=True, metavar="URI...", help="What runs have written.")
-@click.option("--output", required=True, metavar="FOLDER", help="A new folder: the root of the medium.")
+@click.option("--output", required=True, metavar="URI", help="A new folder or prefix: the root of the medium.")
 @click.option("--id", "file_set_id", metavar="NAME", default="", help="What the medium is called: its File-set ID.")
 def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
     """Copy instances into a File-set for CD, DVD or USB, with a DICOMDIR; their bytes stay as they are.
@@ -392,28 +402,28 @@ def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
     """
     import os
 
-    from dicomveil.errors import DicomveilError
     from pipelines import media as door
 
-    try:
-        where = door.places(inputs, output, file_set_id)
-    except DicomveilError as refused:
-        stop(str(refused), EXIT_USAGE)
+    mistakes = _Mistakes()
+    mistakes.checked(lambda: door.check_id(file_set_id))
+    where = mistakes.checked(lambda: door.places(inputs, output))
+    if mistakes.found or where is None:
+        stop("\n".join(mistakes.found), EXIT_USAGE)
     sys.exit(_copy_to_medium(*where, file_set_id, Console(file=os.fdopen(os.dup(2), "w"))))
 
 
-def _copy_to_medium(inputs: tuple[str, ...], folder: Path, file_set_id: str, console: Console) -> int:
+def _copy_to_medium(inputs: tuple[str, ...], root: "Location", file_set_id: str, console: Console) -> int:
     """Write a File-set, and tell of it: the exit status."""
     from pipelines import media as door
 
     with ending(
-        "{}",
+        "There is {}. The File-set isn't whole: remove what is there, and start again.",
         "The File-set can't be written: {}. Remove what is there, and start again.",
         "What is there has no DICOMDIR: remove it, and start again.",
         refused=EXIT_FAILURE,
     ):
         with console.status("Copying") as status:
-            written = door.write(inputs, folder, file_set_id, lambda count: status.update(f"Copying: {count:,} files"))
+            written = door.write(inputs, root, file_set_id, lambda count: status.update(f"Copying: {count:,} files"))
     written.print(Console())
     return written.exit_status
 

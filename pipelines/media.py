@@ -5,13 +5,12 @@ File-set.
 """
 
 import itertools
-import os
 import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydicom.config import disable_value_validation
@@ -22,10 +21,10 @@ from dicomveil.media import DICOMDIR, SYNTAXES, Directory, NotOnMedia, Numbers, 
 from dicomveil.media import REASONS as MEDIA_REASONS
 from dicomveil.scan import scan_instance
 from dicomveil.stream import LARGEST_CHUNK, Source
+from pipelines.places import not_empty, resolve_unrecorded
 from pipelines.tally import any_failed, tally
-from transforms import inputs, listing, store_failures, stores
-from transforms.locations import StoreError, local_path
-from transforms.object_stores import scheme_of
+from transforms import inputs, listing, stores
+from transforms.locations import Location
 from transforms.source_file import SourceFile
 
 _FILE_SET_ID: Final = re.compile(r"[A-Z0-9_ ]{0,16}")
@@ -89,62 +88,26 @@ class Written:
                 console.print(f"{reason}: {uri}", soft_wrap=True, highlight=False, markup=False)
 
 
-def places(given: tuple[str, ...], output: str, file_set_id: str) -> tuple[tuple[str, ...], Path]:
-    """The inputs by their real names, and the folder of the File-set.
+def places(given: tuple[str, ...], output: str) -> tuple[tuple[str, ...], Location]:
+    """The inputs by their one names, and where the File-set goes: new or empty, and apart from them.
 
     Raises:
-      MediaRefused: an input isn't there, the folder can't be used, or the File-set ID is none.
+      RunRefused: they can't be used.
     """
-    problems, roots, found = [], [], []
+    return resolve_unrecorded(given, output, lambda real: not_empty("--output", real["--output"]))
+
+
+def check_id(file_set_id: str) -> None:
+    """Refuse a File-set ID that is none.
+
+    Raises:
+      MediaRefused: it isn't.
+    """
     if not _FILE_SET_ID.fullmatch(file_set_id):
-        problems.append("--id: is no File-set ID; write at most 16 capital letters, digits, blanks or _")
-    for uri in given:
-        try:
-            root, meant = _rooted(uri)
-        except (StoreError, store_failures.StoreFailed) as refused:
-            problems.append(f"--input {uri}: {refused}")
-            continue
-        if not scheme_of(root) and not os.path.lexists(root):
-            problems.append(f"--input {uri}: there is no such file or folder")
-        roots.append(root)
-        found.append(meant)
-    try:
-        target = folder("--output", output, roots)
-    except MediaRefused as refused:
-        problems.append(str(refused))
-    if problems:
-        raise MediaRefused("\n".join(problems))
-    return tuple(sorted(set(found))), target
+        raise MediaRefused("--id: is no File-set ID; write at most 16 capital letters, digits, blanks or _")
 
 
-def folder(option: str, uri: str, roots: Iterable[str]) -> Path:
-    """The folder of a File-set, which must be new or empty, and apart from some roots.
-
-    Raises:
-      MediaRefused: it isn't, or is no folder of this machine.
-    """
-    try:
-        target = os.path.realpath(local_path(uri))
-    except StoreError as refused:
-        raise MediaRefused(f"{option}: {refused}") from None
-    if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
-        raise MediaRefused(f"{option}: isn't empty; a File-set holds its own files and no others: name a new folder")
-    for root in roots:
-        if not scheme_of(root) and os.path.commonpath((os.path.realpath(root), target)) in (root, target):
-            raise MediaRefused(f"{option}: lies inside what is read, or holds it: choose folders apart from each other")
-    return Path(target)
-
-
-def _rooted(uri: str) -> tuple[str, str]:
-    """Where all lies that an input means, and the input by its real name."""
-    pattern = inputs.pattern_of(uri)
-    if pattern:
-        return inputs.anchored(pattern)
-    name = uri if scheme_of(uri) else os.path.realpath(local_path(uri))
-    return name, name
-
-
-def write(given: Iterable[str], output: Path, file_set_id: str, told: Callable[[int], None]) -> Written:
+def write(given: Iterable[str], output: Location, file_set_id: str, told: Callable[[int], None]) -> Written:
     """Copy every instance of some inputs into a File-set, and write its DICOMDIR.
 
     About a kilobyte an instance is held, for their order; each is copied in pieces.
@@ -153,12 +116,12 @@ def write(given: Iterable[str], output: Path, file_set_id: str, told: Callable[[
       told: hears how many files were looked at.
 
     Raises:
-      OSError: the output can't be written.
+      MediaRefused: something else is written there.
+      StoreFailed: the output can't be written.
     """
     written = Written()
     with tempfile.TemporaryFile() as aside, disable_value_validation():  # pydicom would log values
         directory = Directory(aside)
-        output.mkdir(parents=True, exist_ok=True)
         for numbers, found in _numbered(sorted(_instances(given, written, told))):
             try:
                 _add(directory, output, numbers, found)
@@ -167,8 +130,7 @@ def write(given: Iterable[str], output: Path, file_set_id: str, told: Callable[[
                 continue
             written.instances, written.bytes = written.instances + 1, written.bytes + found.size
         if written.instances:
-            with open(output / DICOMDIR, "xb") as file:
-                file.writelines(directory.chunks(file_set_id))
+            _create(output / DICOMDIR, directory.chunks(file_set_id))
     return written
 
 
@@ -218,19 +180,18 @@ def _numbered(found: list[_Found]) -> Iterator[tuple[Numbers, _Found]]:
         yield Numbers(*numbers), it
 
 
-def _add(directory: Directory, output: Path, numbers: Numbers, found: _Found) -> None:
-    target = output.joinpath(*numbers.file_id)
-    try:
-        with stores.open_version(found.uri, found.version, found.size, whole=True) as source:
-            chain = [encoded(record) for record in records(_header(source), numbers)]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with open(target, "xb") as file:
-                for offset in range(0, source.size, LARGEST_CHUNK):
-                    file.write(source.read(offset, LARGEST_CHUNK))
-    except Unsuitable:
-        target.unlink(missing_ok=True)
-        raise
+def _add(directory: Directory, output: Location, numbers: Numbers, found: _Found) -> None:
+    with ExitStack() as opened:
+        source = opened.enter_context(stores.open_version(found.uri, found.version, found.size, whole=True))
+        chain = [encoded(record) for record in records(_header(source), numbers)]
+        chunks = (source.read(offset, LARGEST_CHUNK) for offset in range(0, source.size, LARGEST_CHUNK))
+        _create(output / "/".join(numbers.file_id), stores.made_of(opened, chunks))
     directory.add(chain, numbers, found.sop_instance_uid)
+
+
+def _create(target: Location, chunks: Iterable[bytes]) -> None:
+    if not stores.create_new(target, chunks):
+        raise MediaRefused("something else was written where the File-set goes: name a new folder, and start again")
 
 
 def _header(source: Source) -> Any:

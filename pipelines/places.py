@@ -1,21 +1,21 @@
-"""Where a run reads and writes: roots by their one names, apart from each other, and all mistakes in them at once."""
+"""Where a command reads and writes: roots by their one names, apart from each other; all mistakes in them at once."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dicomveil.errors import DicomveilError
-from pipelines import media
 from transforms import listing, store_failures
 from transforms.globs import Pattern
 from transforms.input_lists import InputListError, entries
-from transforms.inputs import anchored, listed, pattern_of, root_of
-from transforms.locations import StoreError, locate
+from transforms.inputs import anchored, listed, pattern_of
+from transforms.locations import Location, StoreError, locate
 from transforms.object_stores import bucket_of, scheme_of
 
 _READ: Final = ("--input", "--crosswalk-in")
+_NO_TEXT: Final = "its name is no UTF-8; give it another"
 
 
 class RunRefused(DicomveilError):
@@ -58,34 +58,14 @@ def resolve(
         "--audit": audit or f"{base}-audit",
         "--restricted": restricted or f"{base}-restricted",
     }
-    problems, real, meant = [], {}, {}
-    for name, uri in roots.items():
-        try:
-            if name.startswith("--input") and (pattern := pattern_of(uri)):
-                real[name], meant[name] = anchored(pattern)
-            else:
-                found = _absolute(uri)
-                real[name] = meant[name] = found if name.startswith("--input") else found.rstrip("/") or found
-            if not name.startswith("--input") and not listing.is_text(real[name]):
-                problems.append(f"{name.split(' ')[0]}: its name is no UTF-8; give it another")
-        except StoreError as refused:
-            problems.append(f"{name.split(' ')[0]}: {refused}")
-        except store_failures.StoreFailed as failed:
-            problems.append(f"{name}: there is {failed}")
+    real, meant, problems = _named(roots)
+    problems += [
+        f"{name.split(' ')[0]}: {_NO_TEXT}"
+        for name, path in real.items()
+        if not name.startswith("--input") and not listing.is_text(path)
+    ]
     problems += _apart(real, output, restricted)
-    problems += [told for name, path in real.items() if scheme_of(path) for told in _unreachable(name, path)]
-    folders = {name: path for name, path in real.items() if not scheme_of(path)}
-    for name in [name for name in folders if name.startswith(_READ)]:
-        if not os.path.lexists(real[name]):
-            problems.append(f"{name}: there is no such file or folder")
-        elif not os.access(real[name], os.R_OK):
-            problems.append(f"{name}: can't be read; check its permissions")
-    problems += [told for name in folders if not name.startswith(_READ) for told in _unwritable(name, real[name])]
-    patterns = {name: Pattern(text) for name, text in meant.items() if real[name] != text}
-    problems += _contained(
-        {name: path for name, path in real.items() if not name.startswith("--crosswalk-in")}, patterns
-    )
-    problems += [told for name, pattern in patterns.items() if not problems for told in _unmatched(name, pattern.text)]
+    problems += _wrong(real, meant)
     if problems:
         raise RunRefused("\n".join(problems))
     inputs, tables = (tuple(sorted({meant[name] for name in meant if name.startswith(option)})) for option in _READ)
@@ -115,14 +95,69 @@ def _lists(lists: tuple[str, ...], written: dict[str, str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def medium(folder: str, where: Places) -> Path:
-    """Where a run's output is copied for media, apart from all that it reads and writes.
+def resolve_unrecorded(
+    inputs: tuple[str, ...], output: str, also: Callable[[dict[str, str]], Iterable[str]]
+) -> tuple[tuple[str, ...], Location]:
+    """The same of a command that keeps no records: its inputs by their one names, and its output.
+
+    Args:
+      also: tells what else is wrong with the roots, by the options and values that name them.
 
     Raises:
-      MediaRefused: it can't be.
+      RunRefused: all that is wrong with them, at once.
     """
-    roots = (*map(root_of, where.inputs), where.output, where.audit, where.restricted)
-    return media.folder("--dicomdir", folder, roots)
+    real, meant, problems = _named({f"--input {uri}": uri for uri in inputs} | {"--output": output})
+    problems += [*_wrong(real, meant), *(also(real) if "--output" in real else ())]
+    if problems:
+        raise RunRefused("\n".join(problems))
+    return tuple(sorted({meant[name] for name in meant if name.startswith("--input")})), locate(real["--output"])
+
+
+def medium(root: str, where: Places) -> Location:
+    """Where a run's output is copied for media: new or empty, and apart from all that the run reads and writes.
+
+    Raises:
+      RunRefused: it can't be.
+    """
+    roots = {f"--input {uri}": uri for uri in where.inputs}
+    roots |= {"--output": where.output, "--audit": where.audit, "--restricted": where.restricted}
+    real, meant, problems = _named(roots | {"--dicomdir": root})
+    if not problems:
+        problems += one_bucket(real, "--restricted", ["--dicomdir"])
+        problems += [*_unusable("--dicomdir", real["--dicomdir"]), *_contained(real, _patterns(real, meant))]
+        problems += not_empty("--dicomdir", real["--dicomdir"])
+    if problems:
+        raise RunRefused("\n".join(problems))
+    return locate(real["--dicomdir"])
+
+
+def not_empty(name: str, root: str) -> Iterator[str]:
+    """Why a root can't be that of a File-set, unless it is new or empty."""
+    try:
+        full = listing.any_below(root) if scheme_of(root) else bool(os.listdir(root))
+    except (FileNotFoundError, store_failures.StoreFailed):  # what a store fails with is told where it is looked for
+        full = False
+    except OSError:
+        full = True
+    if full:
+        yield f"{name}: isn't empty; a File-set holds its own files and no others: name a new folder"
+
+
+def one_bucket(real: dict[str, str], restricted: str, others: Iterable[str]) -> Iterator[str]:
+    """What few may read must lie apart in stores: whoever may read a bucket may read all of it.
+
+    Args:
+      real: roots by their options.
+      restricted: the option of the one that few may read.
+      others: options of others; they may be missing.
+    """
+    for name in others if scheme_of(real.get(restricted, "")) else ():
+        if scheme_of(real.get(name, "")) and _bucket(real[name]) == _bucket(real[restricted]):
+            yield f"{restricted}: is in the bucket of {name}: name another, which fewer people may read"
+
+
+def _bucket(uri: str) -> tuple[str, str]:
+    return scheme_of(uri), bucket_of(uri)
 
 
 def check_kms_key(name: str, output: str) -> None:
@@ -136,6 +171,55 @@ def check_kms_key(name: str, output: str) -> None:
             "--kms-key: is for an --output in gs:// or s3://; in az:// give the container an encryption scope, and on "
             "this machine encrypt the file system."
         )
+
+
+def _named(roots: dict[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Roots by their one names, the inputs as they are meant, and what is wrong with those that have none."""
+    real, meant, problems = dict[str, str](), dict[str, str](), list[str]()
+    for name, uri in roots.items():
+        if scheme_of(uri) and not listing.is_text(uri):
+            problems.append(f"{name.split(' ')[0]}: {_NO_TEXT}")
+            continue
+        try:
+            if name.startswith("--input") and (pattern := pattern_of(uri)):
+                real[name], meant[name] = anchored(pattern)
+            else:
+                found = _absolute(uri)
+                real[name] = meant[name] = found if name.startswith("--input") else found.rstrip("/") or found
+        except StoreError as refused:
+            problems.append(f"{name.split(' ')[0]}: {refused}")
+        except store_failures.StoreFailed as failed:
+            problems.append(f"{name}: there is {failed}")
+    return real, meant, problems
+
+
+def _patterns(real: dict[str, str], meant: dict[str, str]) -> dict[str, Pattern]:
+    """The inputs that are patterns."""
+    return {name: Pattern(text) for name, text in meant.items() if real[name] != text}
+
+
+def _wrong(real: dict[str, str], meant: dict[str, str]) -> list[str]:
+    """Why roots can't be used, each by itself and beside the others."""
+    patterns = _patterns(real, meant)
+    problems = [told for name, path in real.items() for told in _unusable(name, path)]
+    problems += _contained(
+        {name: path for name, path in real.items() if not name.startswith("--crosswalk-in")}, patterns
+    )
+    if problems:
+        return problems
+    return [told for name, pattern in patterns.items() for told in _unmatched(name, pattern.text)]
+
+
+def _unusable(name: str, path: str) -> Iterator[str]:
+    """Why a root can't be used by itself."""
+    if scheme_of(path):
+        yield from _unreachable(name, path)
+    elif not name.startswith(_READ):
+        yield from _unwritable(name, path)
+    elif not os.path.lexists(path):
+        yield f"{name}: there is no such file or folder"
+    elif not os.access(path, os.R_OK):
+        yield f"{name}: can't be read; check its permissions"
 
 
 def _absolute(uri: str) -> str:
@@ -169,14 +253,7 @@ def _apart(real: dict[str, str], output: str, restricted: str | None) -> Iterato
     """What must lie apart in stores: whoever may read a bucket may read all of it."""
     if scheme_of(output) and not restricted:
         yield "--restricted: name it: an --output in a store has none beside it, since it must be in another bucket"
-    zone = real.get("--restricted", "")
-    for name in ("--output", "--audit") if scheme_of(zone) else ():
-        if scheme_of(real.get(name, "")) and _bucket(real[name]) == _bucket(zone):
-            yield f"--restricted: is in the bucket of {name}: name another, which fewer people may read"
-
-
-def _bucket(uri: str) -> tuple[str, str]:
-    return scheme_of(uri), bucket_of(uri)
+    yield from one_bucket(real, "--restricted", ("--output", "--audit"))
 
 
 def _unwritable(name: str, path: str) -> Iterator[str]:

@@ -3,12 +3,13 @@
 What becomes of one instance is settled in the engine; which key opens it, and where results may lie, is settled here.
 """
 
+import itertools
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
@@ -16,13 +17,13 @@ from rich.console import Console
 from dicomveil.envelopes import Opener
 from dicomveil.errors import REASONS, DicomveilError, Unsuitable
 from dicomveil.reidentifier import NOT_RESTORED, NotRestored, restore
+from pipelines.places import one_bucket, resolve_unrecorded
 from pipelines.tally import any_failed, tally
-from transforms import files, listing, store_failures, stores
-from transforms.locations import local_path
+from transforms import files, inputs, listing, store_failures, stores
+from transforms.locations import Location, ObjectLocation, local_path
+from transforms.object_stores import scheme_of
 
-BANNER: Final = "This output identifies people. Only you may read it; keep it apart from what is shared."
 _LONGEST: Final = 1 << 20
-_TEMPORARY: Final = ".reidentify"
 
 
 class ReidentifyRefused(DicomveilError):
@@ -122,73 +123,71 @@ def _content(option: str, file: str, secret: bool = False) -> bytes:
         raise ReidentifyRefused(f"{option}: can't be read: {why}") from None
 
 
-def places(inputs: tuple[str, ...], output: str) -> tuple[tuple[str, ...], Path]:
-    """The inputs and the output as absolute paths; the output is made, for its owner alone.
+def places(given: tuple[str, ...], output: str) -> tuple[tuple[str, ...], Location]:
+    """The inputs and the output by their one names; an output folder is made, for its owner alone.
 
     Raises:
-      ReidentifyRefused: an input isn't there, the output lies in one or holds one, or others may read it.
+      RunRefused: they can't be used, or others may read the output.
     """
-    found = [os.path.realpath(local_path(uri)) for uri in inputs]
-    target = os.path.realpath(local_path(output))
-    for path in found:
-        if not os.path.lexists(path):
-            raise ReidentifyRefused("--input: there is no such file or folder")
-        if os.path.commonpath((path, target)) in (path, target):
-            raise ReidentifyRefused("--output: lies in an input, or holds one: choose folders apart from each other")
-    folder = Path(target)
-    if folder.exists():
-        status = folder.stat()
-        if not folder.is_dir() or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise ReidentifyRefused(
+    found, target = resolve_unrecorded(given, output, _exposed)
+    stores.restricted_folder(target)
+    return found, target
+
+
+def _exposed(real: dict[str, str]) -> Iterator[str]:
+    """Why others might read an output: who may read the inputs' bucket, or who may enter its folder."""
+    output = real["--output"]
+    yield from one_bucket(real, "--output", [name for name in real if name != "--output"])
+    if not scheme_of(output) and os.path.exists(output):
+        status = os.stat(output)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            yield (
                 "--output: is no folder of yours alone; choose a new one, or run: chmod 700 on it after a look inside"
             )
-    stores.restricted_folder(folder)
-    return tuple(sorted(set(found))), folder
 
 
-def reidentify(inputs: tuple[str, ...], output: Path, opened_by: Opener, told: Callable[[int], None]) -> Settled:
-    """Restore every instance below the inputs, one by one, in bounded memory.
+def banner(output: Location) -> str:
+    """What whoever restores must know of an output."""
+    who = "Whoever may read its bucket may read it" if isinstance(output, ObjectLocation) else "Only you may read it"
+    return f"This output identifies people. {who}; keep it apart from what is shared."
+
+
+def reidentify(given: Iterable[str], output: Location, opened_by: Opener, told: Callable[[int], None]) -> Settled:
+    """Restore every instance that some inputs mean, one by one, in bounded memory.
 
     Args:
       told: hears how many files are settled.
 
     Raises:
-      StoreFailed: the output can't be written.
+      StoreFailed: an input can't be listed, or the output can't be written.
     """
-    settled, done = Settled(), set[str]()
-    temporary = output / f"{_TEMPORARY}-{os.getpid()}"
-    for root in inputs:
-        for listed in listing.list_objects(root):
-            if listed.uri in done:
-                continue
-            done.add(listed.uri)
-            try:
-                settled.attributes += _restore(listed, output, temporary, opened_by)
-                settled.restored += 1
-            except (NotRestored, Unsuitable) as unsuitable:
-                settled.left[unsuitable.reason] += 1
-            except store_failures.StoreFailed:
-                raise
-            except Exception:  # its text may quote what it was working on
-                settled.left["internal"] += 1
-            told(len(done))
+    settled, done = Settled(), set[tuple[str, str]]()
+    for listed in itertools.chain.from_iterable(map(inputs.listed, given)):
+        if (listed.uri, listed.version) in done:
+            continue
+        done.add((listed.uri, listed.version))
+        try:
+            settled.attributes += _restore(listed, output, opened_by)
+            settled.restored += 1
+        except (NotRestored, Unsuitable) as unsuitable:
+            settled.left[unsuitable.reason] += 1
+        except store_failures.StoreFailed:
+            raise
+        except Exception:  # its text may quote what it was working on
+            settled.left["internal"] += 1
+        told(len(done))
     return settled
 
 
-def _restore(listed: listing.Listed, output: Path, temporary: Path, opened_by: Opener) -> int:
+def _restore(listed: listing.Listed, output: Location, opened_by: Opener) -> int:
     """Restore one file; the number of its attributes that were put back."""
     if listed.reason:
         raise Unsuitable(listed.reason)
-    target: Path | None = None
-    try:
-        with stores.open_version(listed.uri, listed.version, listed.size) as source:
-            restored = restore(source, opened_by)
-            stores.restricted_folder((output / restored.name).parent)
-            if not files.create_new(output / restored.name, temporary, restored.chunks()):
-                raise NotRestored("name-taken")
-            target = output / restored.name
-    except Unsuitable:  # also where the file has changed by the time that it was read
-        if target is not None:
-            target.unlink()
-        raise
+    with ExitStack() as opened:
+        source = opened.enter_context(stores.open_version(listed.uri, listed.version, listed.size, whole=True))
+        restored = restore(source, opened_by)
+        target = output / restored.name
+        stores.restricted_folder(target.parent)
+        if not stores.create_new(target, stores.made_of(opened, restored.chunks()), files.OWNER_ONLY):
+            raise NotRestored("name-taken")
     return restored.count

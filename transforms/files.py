@@ -36,8 +36,8 @@ def read_aside(temporary: Path) -> Iterator[bytes]:
             yield piece
 
 
-def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
-    """Create a file whole that only its owner may read, and only where nothing has its name yet.
+def create_new(target: Path, temporary: Path, chunks: Iterable[bytes], mode: int) -> bool:
+    """Create a file whole, and only where nothing has its name yet.
 
     Returns:
       Whether it was created.
@@ -48,7 +48,7 @@ def create_new(target: Path, temporary: Path, chunks: Iterable[bytes]) -> bool:
     if os.path.lexists(target):
         return False
     try:
-        fill(temporary, chunks, OWNER_ONLY)
+        fill(temporary, chunks, mode)
         return _claim(temporary, target)
     finally:
         with suppress(OSError):

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dicomveil.errors import InvalidInstance
@@ -15,6 +15,7 @@ from dicomveil.stream import LARGEST_CHUNK, BytesSource, FileSource, Source
 from transforms import files, zips
 from transforms.locations import Location, ObjectLocation, local_path
 from transforms.object_stores import (
+    ABSENT,
     NotAllowed,
     NotThere,
     OtherVersion,
@@ -65,6 +66,18 @@ def open_version(uri: str, version: str, size: int, whole: bool = False) -> Iter
             raise InvalidInstance("changed-during-run")
     finally:
         os.close(descriptor)
+
+
+def made_of(opened: ExitStack, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What is made of a source that a stack holds open; at its end, before it counts, the source is left.
+
+    What a source says as it is left, that it has changed or was damaged, so comes while nothing is there yet.
+
+    Raises:
+      InvalidInstance: as `open_version` does.
+    """
+    yield from chunks
+    opened.close()
 
 
 def sha256_of(source: Source) -> str:
@@ -162,7 +175,40 @@ def create_small(target: Location, data: bytes, mode: int = files.OPEN_TO_ALL, d
         return
     with writing():
         target.parent.mkdir(parents=True, exist_ok=True)
-    create(target, target.with_name(f".{target.name}.{os.getpid()}.part"), [data], mode, durable)
+    create(target, _beside(target), [data], mode, durable)
+
+
+def create_new(target: Location, chunks: Iterable[bytes], mode: int = files.OPEN_TO_ALL) -> bool:
+    """Create an object whole or not at all, and only where nothing has its name yet.
+
+    A store is asked before as well: what is there already needn't be sent, and above 8 MiB not every store judges.
+
+    Args:
+      mode: of a file; who may read what is in a store, its bucket decides.
+
+    Returns:
+      Whether it was created.
+
+    Raises:
+      StoreFailed: as `create` does.
+    """
+    if not isinstance(target, ObjectLocation):
+        with writing():
+            target.parent.mkdir(parents=True, exist_ok=True)
+        return files.create_new(target, _beside(target), chunks, mode)
+    with serving("written"):
+        if target.exists():
+            return False
+        try:
+            target.store.create(target.uri, chunks, version=ABSENT)
+        except OtherVersion:
+            return False
+        return True
+
+
+def _beside(target: Path) -> Path:
+    """A name of this process alone in the same folder."""
+    return target.with_name(f".{target.name}.{os.getpid()}.part")
 
 
 def create_restricted(target: Location, data: bytes, durable: bool = False) -> None:

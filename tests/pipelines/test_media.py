@@ -1,11 +1,16 @@
 """File-sets for media: what is copied comes as it is, under legal names, and every reader finds it by the DICOMDIR."""
 
 import io
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import tracemalloc
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -18,8 +23,14 @@ from pydicom.fileset import FileSet, is_conformant_file_id
 
 from dicomveil.media import DICOMDIR, REASONS, SYNTAXES, Directory, Numbers, encoded, records
 from dicomveil.testing import CT, EXPLICIT, IMPLICIT, Syntax, minimal, part10, write_demo_study
-from tests.corpora import CORPUS
+from pipelines import media as door
+from tests.corpora import CORPUS, KEY
+from tests.emulators import Emulator
+from tests.faults import ALWAYS, proxy
 from tests.pipelines.test_inputs import anonymized, run
+from tests.pipelines.test_stores_end_to_end import Bucket, bucket_of
+from transforms import stores
+from transforms.locations import Location, locate
 
 E = Syntax().element
 NAMED = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -74,9 +85,9 @@ def test_a_run_may_end_with_its_medium(release: Path, tmp_path: Path) -> None:
     anonymized(tmp_path, tmp_path / "in", options=("--dicomdir", tmp_path / "cd"))
     run("media", "--input", tmp_path / "out", "--output", tmp_path / "again")
     assert (tmp_path / "cd" / DICOMDIR).read_bytes() == (tmp_path / "again" / DICOMDIR).read_bytes()
-    for wrong, told in {tmp_path / "cd": "isn't empty", tmp_path / "in" / "cd": "lies inside what is read"}.items():
+    for wrong, told in {tmp_path / "cd": "isn't empty", tmp_path / "in" / "cd": "lies inside --input"}.items():
         done = run("anonymize", "--input", tmp_path / "in", "--output", tmp_path / "new", "--dicomdir", wrong, status=2)
-        assert f"--dicomdir: {told}" in done.output and not (tmp_path / "new").exists()
+        assert re.search(f"--dicomdir:? {told}", done.output) and not (tmp_path / "new").exists()
 
 
 @pytest.mark.skipif(not shutil.which("dcmdump"), reason="needs dcmdump")
@@ -161,6 +172,137 @@ def test_patients_without_an_id_stay_apart(tmp_path: Path) -> None:
         if it.DirectoryRecordType == "PATIENT"
     ]
     assert sorted(it.PatientID for it in patients) == ["PT000001", "PT000002"]
+
+
+def test_a_file_set_may_lie_beside_what_a_pattern_means(release: Path, tmp_path: Path) -> None:
+    """But not where the pattern could match."""
+    shutil.copytree(release, tmp_path / "all" / "release")
+    pattern = tmp_path / "all" / "rel*" / "**"
+    done = run("media", "--input", pattern, "--output", tmp_path / "all" / "release-cd", status=2)
+    assert "--output lies inside --input" in done.output
+    run("media", "--input", pattern, "--output", tmp_path / "all" / "cd")
+    assert len(tree(tmp_path / "all" / "cd")) == len(list(release.rglob("*.dcm")))
+
+
+# ---------------------------------------------------------------------------------------------------------- stores
+
+
+@pytest.fixture(params=["fake_gcs", "moto", "azurite"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    with bucket_of(request.getfixturevalue(request.param)) as found:
+        yield found
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def objects(bucket: Bucket, root: str) -> dict[str, bytes]:
+    return {it.uri.removeprefix(f"{root}/"): bucket.read(it.uri) for it in bucket.store.list(f"{root}/")}
+
+
+def test_a_file_set_is_staged_in_a_store(release: Path, tmp_path: Path, bucket: Bucket) -> None:
+    """Byte for byte what a folder gets, from a store or a folder, the DICOMDIR last; and only where nothing is yet."""
+    run("media", "--input", release, "--output", tmp_path / "cd", "--id", "RELEASE_1")
+    expected = contents(tmp_path / "cd")
+    bucket.copy(release)
+    root = f"{bucket.output}/cd"
+    for source, name in ((release, root), (f"{bucket.input}/archive", f"{bucket.output}/cd2/")):
+        run("media", "--input", source, "--output", name, "--id", "RELEASE_1")
+        assert objects(bucket, name.rstrip("/")) == expected
+    written = {it.uri: it.modified for it in bucket.store.list(f"{root}/")}
+    assert max(written.values()) == written[f"{root}/{DICOMDIR}"]
+    done = run("media", "--input", release, "--output", root, status=2)
+    assert "--output: isn't empty" in done.output and objects(bucket, root) == expected
+    run("media", "--input", root, "--output", tmp_path / "burnt", "--id", "RELEASE_1")
+    assert contents(tmp_path / "burnt") == expected
+
+
+def test_mistakes_in_a_store_are_told_at_once(release: Path, bucket: Bucket) -> None:
+    bucket.copy(release)
+    source, scheme = f"{bucket.input}/archive", bucket.server.scheme
+    for place, output, words in (
+        (source, f"{source}/cd", f"--output lies inside --input {source}: choose folders apart"),
+        (source, bucket.input, "--output: isn't empty"),
+        (source, bucket.input, "lies inside --output: choose folders apart"),
+        (f"{bucket.input}/none", f"{bucket.output}/cd", "nothing is there"),
+        (source, f"{scheme}://no-such-bucket-at-all/cd", "--output: there is a refusal of the storage"),
+        (source, f"{scheme}://", "names no bucket"),
+    ):
+        done = run("media", "--input", place, "--output", output, "--id", "release", status=2)
+        told = " ".join(done.output.split())
+        assert words in told and "--id: is no File-set ID" in told, told
+    assert not list(bucket.store.list(f"{bucket.output}/"))
+
+
+def test_a_run_in_a_store_may_end_with_its_medium(release: Path, tmp_path: Path, moto: Emulator) -> None:
+    """Where few may read the originals' bucket no medium goes; nor into what is read, nor where something is."""
+    write_demo_study(tmp_path / "in")
+    with bucket_of(moto) as bucket:
+        bucket.copy(tmp_path / "in")
+        for wrong, told in {
+            f"{bucket.restricted}/cd": "--restricted: is in the bucket of --dicomdir",
+            f"{bucket.input}/archive/cd": "--dicomdir lies inside --input",
+            f"{bucket.output}/out/cd": "--dicomdir lies inside --output",
+            f"{bucket.input}": "--dicomdir: isn't empty",
+        }.items():
+            done = run(*bucket.words("--dicomdir", wrong), status=2)
+            assert told in " ".join(done.output.split())
+        other = moto.bucket()
+        done = run(*bucket.words("--dicomdir", f"{other}/cd", "--temp_location", f"{other}/temp"), status=2)
+        assert "--temp_location: leads into --dicomdir or its bucket" in " ".join(done.output.split())
+        run(*bucket.words("--dicomdir", f"{bucket.output}/cd"))
+        run("media", "--input", release, "--output", tmp_path / "cd")
+        assert objects(bucket, f"{bucket.output}/cd") == contents(tmp_path / "cd")
+
+
+def test_who_else_writes_there_is_never_overwritten(
+    release: Path, fake_gcs: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two File-sets at one place at once would be none: the slower one stops, and leaves the other's DICOMDIR alone."""
+    made_of = stores.made_of
+
+    def meanwhile(root: Location, opened: ExitStack, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        yield from made_of(opened, chunks)
+        stores.create_small(root / DICOMDIR, b"another's")
+
+    with bucket_of(fake_gcs) as bucket:
+        for root in (locate(bucket.output), tmp_path / "cd"):
+            with monkeypatch.context() as patch:
+                patch.setattr(stores, "made_of", partial(meanwhile, root))
+                done = run("media", "--input", release, "--output", root, status=1)
+            assert "something else was written where the File-set goes" in " ".join(done.output.split())
+            assert (root / DICOMDIR).read_bytes() == b"another's"
+
+
+@pytest.mark.parametrize("server", ["fake_gcs", "moto"])
+def test_a_store_that_takes_nothing_ends_it(release: Path, server: str, request: pytest.FixtureRequest) -> None:
+    """With a line that says so, exit status 1, and no DICOMDIR."""
+    emulator: Emulator = request.getfixturevalue(server)
+    with bucket_of(emulator) as bucket, proxy(emulator.url) as between:
+        between.inject("503", ALWAYS, lambda request: request.method in ("PUT", "POST"))
+        patience = {"DICOMVEIL_STORE_TRIES": "2", "DICOMVEIL_STORE_FIRST_WAIT": "0.01"}
+        env = os.environ | emulator.at(between.url) | patience | {"DICOMVEIL_KEY": KEY.hex()}
+        command = [sys.executable, "-m", "pipelines", "media", "--input", release, "--output", f"{bucket.output}/cd"]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert "There is a store that fails, or can't be reached. The File-set isn't whole" in done.stderr
+        assert not objects(bucket, bucket.output)
+
+
+def test_a_file_that_changes_while_it_is_copied_leaves_no_object(
+    release: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(next(release.rglob("*.dcm")), tmp_path / "in")
+    made_of = stores.made_of
+
+    def changing(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        yield from chunks
+        (tmp_path / "in").write_bytes(b"other")
+
+    monkeypatch.setattr(stores, "made_of", lambda opened, chunks: made_of(opened, changing(chunks)))
+    written = door.write([str(tmp_path / "in")], locate(f"{bucket.output}/cd"), "", lambda count: None)
+    assert written.counts == {"changed-during-run": 1} and not objects(bucket, bucket.output)
 
 
 # -------------------------------------------------------------------------------------------------- the directory

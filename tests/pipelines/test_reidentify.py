@@ -6,15 +6,25 @@ import os
 import stat
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
+from click.testing import CliRunner
 
 from dicomveil.testing import EXPLICIT, PLANTED, Syntax, minimal, part10, write_demo_study
+from pipelines import reidentify as door
+from pipelines.cli import cli
+from tests import emulators
 from tests.corpora import KEY
+from tests.emulators import Emulator
+from tests.faults import ALWAYS, proxy
+from tests.pipelines.test_stores_end_to_end import Bucket, bucket_of
 from tests.recipients import recipient
+from transforms import stores
+from transforms.locations import locate
 
 E = Syntax(EXPLICIT)
 FIRST, OTHER = recipient("first"), recipient("other")
@@ -56,9 +66,13 @@ def deidentify(folder: Path, name: str, request: str = "request.yaml") -> None:
     run("anonymize", "--input", folder / "in", "--output", folder / name, *arguments)
 
 
-def back(folder: Path, output: Path, who: str = "first", status: int = 0, *more: object, source: str = "out") -> str:
+def back(
+    folder: Path, output: object, who: str = "first", status: int = 0, *more: object, source: object = "out"
+) -> str:
+    """What the command tells; `source` is a name in the folder, or lies elsewhere by an absolute path or a URI."""
+    given = source if "://" in str(source) else folder / str(source)
     arguments = ("--certificate", folder / f"{who}.pem", "--private-key", folder / f"{who}.key", *more)
-    done = run("reidentify", "--input", folder / source, "--output", output, *arguments, status=status)
+    done = run("reidentify", "--input", given, "--output", output, *arguments, status=status)
     return done.stdout + done.stderr
 
 
@@ -196,3 +210,151 @@ def test_records_hold_the_certificate_and_no_original(folder: Path) -> None:
             data = path.read_bytes()
             assert not any(word.encode() in data for word in PLANTED), path.name
             assert FIRST.key_pem()[60:120] not in data
+
+
+# ---------------------------------------------------------------------------------------------------------- inputs
+
+
+def test_inputs_are_named_as_everywhere(folder: Path, tmp_path: Path) -> None:
+    """A pattern is all that it matches, a zip file its members, and what several of them reach counts once."""
+    (tmp_path / "in").mkdir()
+    found = [path for path, _ in instances(folder / "out")]
+    with zipfile.ZipFile(tmp_path / "in" / "some.zip", "w", zipfile.ZIP_DEFLATED) as made:
+        for path in found[:3]:
+            made.write(path, path.name)
+    told = back(folder, tmp_path / "zip", source=tmp_path / "in")
+    assert "3 instances restored" in told
+    pattern = folder / "out" / "**" / f"{found[0].stem}*"
+    told = back(folder, tmp_path / "one", "first", 0, "--input", folder / "out" / "**" / found[0].name, source=pattern)
+    assert "1 instances restored" in told
+    assert contents(tmp_path / "one").items() <= contents(tmp_path / "zip").items()
+    assert "matches no file" in back(folder, tmp_path / "none", status=2, source="out/*.nothing")
+    assert not (tmp_path / "none").exists()
+
+
+def test_of_a_damaged_member_nothing_is_left(folder: Path, tmp_path: Path) -> None:
+    """Of a large one that is found out at its end alone: an original that may be another's is never there."""
+    sealed = next(path for path, ds in instances(folder / "out") if "PixelData" in ds).read_bytes()
+    pixels = E.element(0x7FE00010, "OW", bytes(2 << 20))
+    whole = sealed[: sealed.index(b"\xe0\x7f\x10\x00")] + pixels
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        made.writestr("a", whole)
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.index(b"PK\1\2") - 1000
+    data[at] ^= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    assert "not restored: zip-damaged" in back(folder, tmp_path / "back", status=3, source=tmp_path / "a.zip")
+    assert not contents(tmp_path / "back")
+
+
+# ---------------------------------------------------------------------------------------------------------- stores
+
+
+@pytest.fixture(params=["fake_gcs", "moto", "azurite"])
+def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
+    with bucket_of(request.getfixturevalue(request.param)) as found:
+        yield found
+
+
+def here(folder: Path, output: object, status: int = 0, source: object = "out") -> str:
+    """What `back` does, in this process."""
+    given = source if "://" in str(source) else folder / str(source)
+    keys = ("--certificate", folder / "first.pem", "--private-key", folder / "first.key")
+    words = map(str, ("reidentify", "--input", given, "--output", output, *keys))
+    done = CliRunner().invoke(cli, list(words))
+    assert done.exit_code == status, done.output
+    return done.output
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def objects(bucket: Bucket, root: str) -> dict[str, bytes]:
+    return {it.uri.removeprefix(f"{root}/"): bucket.read(it.uri) for it in bucket.store.list(f"{root}/")}
+
+
+def test_a_store_gets_what_a_folder_gets(folder: Path, tmp_path: Path, bucket: Bucket) -> None:
+    """Byte for byte, from a store or a folder; a second run leaves every object as it is, and tells how many."""
+    bucket.copy(folder / "out")
+    root = f"{bucket.restricted}/back"
+    here(folder, tmp_path / "back")
+    expected = contents(tmp_path / "back")
+    told = back(folder, f"{root}/", source=f"{bucket.input}/archive")
+    assert "7 instances restored" in told and "Whoever may read its bucket may read it" in told
+    assert objects(bucket, root) == expected
+    versions = {it.uri: it.version for it in bucket.store.list(f"{root}/")}
+    told = here(folder, root, 3)
+    assert "0 instances restored" in told and "7  not restored: name-taken" in told
+    assert versions == {it.uri: it.version for it in bucket.store.list(f"{root}/")}
+    taken = min(expected)
+    bucket.store.delete(f"{root}/{taken}")
+    bucket.store.create(f"{root}/{taken}", [b"another's"])
+    here(folder, root, 3)
+    assert objects(bucket, root) == expected | {taken: b"another's"}
+    here(folder, tmp_path / "down", source=f"{bucket.input}/archive/**/*.dcm")
+    assert contents(tmp_path / "down") == expected
+    assert stat.S_IMODE((tmp_path / "down").stat().st_mode) == 0o700
+
+
+def test_mistakes_in_a_store_are_told_before_anything_is_written(folder: Path, bucket: Bucket) -> None:
+    """Whoever may read the de-identified may not read what comes of it: another bucket, and nothing inside another."""
+    bucket.copy(folder / "out")
+    source, scheme = f"{bucket.input}/archive", bucket.server.scheme
+    for given, output, words in (
+        (source, f"{bucket.input}/back", f"--output: is in the bucket of --input {source}: name another"),
+        (source, f"{source}/back", f"--output lies inside --input {source}: choose folders apart"),
+        (source, bucket.input, "lies inside --output: choose folders apart"),
+        (f"{bucket.input}/none", f"{bucket.restricted}/back", "nothing is there"),
+        (f"{source}/**/*.none", f"{bucket.restricted}/back", "matches no file"),
+        (source, f"{scheme}://no-such-bucket-at-all/back", "--output: there is a refusal of the storage"),
+        (source, f"{scheme}://", "names no bucket"),
+        (f"{scheme}://", f"{bucket.restricted}/back", "names no bucket"),
+        (source, "ftp://elsewhere/back", "no such storage can be used"),
+    ):
+        told = here(folder, output, 2, given)
+        assert words in " ".join(told.split()), told
+    for root in (bucket.input, bucket.restricted):
+        assert not [it.uri for it in bucket.store.list(f"{root}/") if "back" in it.uri]
+
+
+def test_a_file_that_changes_while_it_is_read_leaves_no_object(
+    folder: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was restored of half of the one and half of the other would be nobody's."""
+    source = next(path for path, _ in instances(folder / "out"))
+    (tmp_path / "in").write_bytes(source.read_bytes())
+    made_of = stores.made_of
+    monkeypatch.setattr(stores, "made_of", lambda *given: made_of(given[0], changing(tmp_path / "in", given[1])))
+    settled = door.reidentify(
+        (str(tmp_path / "in"),), locate(f"{bucket.restricted}/back"), FIRST.opener, lambda count: None
+    )
+    assert settled.left == {"changed-during-run": 1} and not settled.restored
+    assert not objects(bucket, bucket.restricted)
+
+
+def changing(path: Path, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    yield from chunks
+    path.write_bytes(b"other")
+
+
+@pytest.mark.parametrize("server", ["fake_gcs", "moto"])
+def test_a_store_that_takes_nothing_ends_it(folder: Path, server: str, request: pytest.FixtureRequest) -> None:
+    """With a line that says so and what stays, exit status 1, and no object."""
+    emulator: Emulator = request.getfixturevalue(server)
+    with bucket_of(emulator) as bucket, proxy(emulator.url) as between:
+        between.inject("503", ALWAYS, lambda request: request.method in ("PUT", "POST"))
+        patience = {"DICOMVEIL_STORE_TRIES": "2", "DICOMVEIL_STORE_FIRST_WAIT": "0.01"}
+        with emulators.environment(emulator.at(between.url) | patience):
+            told = back(folder, f"{bucket.restricted}/back", status=1)
+        assert "There is a store that fails, or can't be reached. What was restored so far stays" in told
+        assert not objects(bucket, bucket.restricted)
+
+
+def test_a_store_that_refuses_is_told_so(folder: Path, azurite: Emulator) -> None:
+    """Without leave nothing is tried; the key isn't told."""
+    with bucket_of(azurite) as bucket:
+        connection = azurite.env["AZURE_STORAGE_CONNECTION_STRING"].replace("AccountKey=E", "AccountKey=F")
+        with emulators.environment({"AZURE_STORAGE_CONNECTION_STRING": connection}):
+            told = back(folder, f"{bucket.restricted}/back", status=2)
+        assert "--output: there is a refusal of the storage" in told and "AccountKey" not in told

@@ -3,15 +3,18 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from dicomveil.errors import InvalidInstance
+from tests.emulators import environment
 from transforms import stores
-from transforms.files import create_new
+from transforms.files import OWNER_ONLY
 from transforms.listing import list_objects
-from transforms.locations import StoreError, local_path, locate
+from transforms.locations import Location, ObjectLocation, StoreError, local_path, locate
 from transforms.store_failures import StoreFailed, StoreFull
 from transforms.stores import create, create_restricted, open_version
 
@@ -123,17 +126,74 @@ def test_a_scheme_stands_in_front(tmp_path: Path) -> None:
         local_path("gs://bucket/a")
 
 
-def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
-    """A new object is its owner's alone, and gives way to whatever has its name, also to a link that leads nowhere."""
-    target, temporary = tmp_path / "a", tmp_path / "a.part"
-    assert create_new(target, temporary, [b"one", b"two"]) and target.read_bytes() == b"onetwo"
-    assert stat.S_IMODE(target.stat().st_mode) == 0o600
-    assert not create_new(target, temporary, [b"three"]) and target.read_bytes() == b"onetwo"
+@pytest.fixture(params=["folder", "fake_gcs", "moto", "azurite"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Location]:
+    """A folder, and a prefix in each store."""
+    if request.param == "folder":
+        yield tmp_path / "root"
+        return
+    server = request.getfixturevalue(request.param)
+    with environment(server.env):
+        yield ObjectLocation(f"{server.bucket()}/root")
+
+
+def below(root: Location) -> set[str]:
+    if isinstance(root, ObjectLocation):
+        return {found.uri.removeprefix(f"{root}/") for found in root.below()}
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_what_is_there_is_never_overwritten(root: Location) -> None:
+    """A new object gives way to whatever has its name, also to what comes while it is written."""
+    target, meanwhile = root / "a", root / "sub" / "b"
+    assert stores.create_new(target, [b"one", b"two"]) and target.read_bytes() == b"onetwo"
+    assert not stores.create_new(target, [b"three"]) and target.read_bytes() == b"onetwo"
+
+    def chunks() -> Iterator[bytes]:
+        if isinstance(meanwhile, Path):
+            meanwhile.write_bytes(b"four")
+        else:
+            stores.create_small(meanwhile, b"four")
+        yield b"three"
+
+    assert not stores.create_new(meanwhile, chunks()) and meanwhile.read_bytes() == b"four"
+    assert below(root) == {"a", "sub/b"}
+
+
+def test_a_new_file_may_be_its_owners_alone(tmp_path: Path) -> None:
+    """Or as open as the umask has it; and a link that leads nowhere is something, too."""
+    assert stores.create_new(tmp_path / "a", [b"one"], OWNER_ONLY) and stores.create_new(tmp_path / "b", [b"one"])
+    os.umask(mask := os.umask(0))
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"]
+    assert modes == [0o600, 0o666 & ~mask]
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert not create_new(tmp_path / "link", temporary, [b"three"])
-    meanwhile = tmp_path / "b"
-    assert not create_new(meanwhile, temporary, (meanwhile.write_bytes(b"four") and b"three" for _ in "1"))
-    assert meanwhile.read_bytes() == b"four" and not temporary.exists()
+    assert not stores.create_new(tmp_path / "link", [b"three"])
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "link"}
+
+
+@pytest.mark.parametrize("size", [10, stores.IN_MEMORY + 10, 9 << 20], ids=["small", "large", "in parts"])
+def test_of_a_source_that_changes_nothing_is_made(root: Location, tmp_path: Path, size: int) -> None:
+    """What a source says as it is left comes before what is made of it is there: it is whole, or not at all."""
+    source = tmp_path / "source"
+    source.write_bytes(bytes(size))
+    (listed,) = list_objects(str(source))
+
+    def copied(spoil: bool) -> bool:
+        with ExitStack() as opened:
+            held = opened.enter_context(stores.open_version(listed.uri, listed.version, listed.size))
+
+            def chunks() -> Iterator[bytes]:
+                yield held.read(0, size)
+                if spoil:
+                    source.write_bytes(b"other")
+
+            return stores.create_new(root / "made", stores.made_of(opened, chunks()))
+
+    assert copied(False)
+    (root / "made").unlink()
+    with pytest.raises(InvalidInstance, match="changed-during-run"):
+        copied(True)
+    assert not below(root)
 
 
 @pytest.mark.parametrize("uri", ["/a\0b", "gs://b/a\0b"])
