@@ -119,7 +119,8 @@ class ObjectStore(Protocol):
     def delete(self, uri: str, version: str = "") -> None:
         """Delete an object, in one version if that is named; that it isn't there is no error.
 
-        Where a version is named, s3 and az look first, and delete then: not in one step.
+        Where a version is named, s3 and az look first, and delete then: not in one step. They look again before they
+        try again, since somebody may have come meanwhile.
         """
         ...
 

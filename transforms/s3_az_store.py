@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from queue import Full, Queue
 from secrets import token_hex
@@ -52,7 +53,7 @@ _FIRST_OF_KEY: Final = {"AccountName": "account_name", "AccountKey": "account_ke
 _NO_METADATA: Final = frozenset(("Content-Type", "Content-Encoding", "Content-Disposition", "Content-Language",
                                  "Cache-Control", "Storage-Class"))  # fmt: skip
 _UNNAMEABLE: Final = "a name has an empty part, a dot for one, or a control character: it can't be asked for here"
-_STATUS: Final = re.compile(r"status code: (\d{3})")
+_STATUS: Final = re.compile(r"(?:status code|\(code): (\d{3})")
 _ARCHIVED: Final = re.compile(r"<Code>(InvalidObjectState|BlobArchived|BlobBeingRehydrated)</Code>")
 _PASSING: Final = re.compile(r"<Code>(BadDigest|InternalError|RequestTimeout|XAmzContentSHA256Mismatch)</Code>")
 _REGION: Final = (301, 307)
@@ -75,7 +76,7 @@ class S3AzStore:
     * An object above 8 MiB is not created or replaced under a condition in one step: the library completes uploads
       without one. It is looked at before the last request, and the upload aborted if the condition doesn't hold. Who
       comes between the two is overwritten. Up to 8 MiB the store decides, and exactly one of several wins.
-    * A version is deleted by a look, and a deletion then.
+    * A version is deleted by a look, and a deletion then; by another look before the deletion is tried again.
     * Lists tell no storage class. An archived object is told by `NotRestored` when it is read.
     * Keys with empty parts, "." or "..", or control characters can't be listed or named: `NotAllowed`. A key that ends
       in "/" is listed without that.
@@ -171,12 +172,14 @@ class S3AzStore:
 
     def delete(self, uri: str, version: str = "") -> None:
         client, name = self._client(bucket_of(uri)), _name(uri)
-        try:
-            if version and self.head(uri)[0].version != version:
+
+        def once() -> None:
+            if version and _version(obstore.get(client, name, options={"head": True}).meta["e_tag"]) != version:
                 raise OtherVersion("the object is there in another version")
-            self._insist(lambda: obstore.delete(client, name))
-        except NotThere:
-            pass
+            _delete(client, name)
+
+        with suppress(NotThere):
+            self._insist(once)
 
     def create(
         self,
@@ -400,6 +403,20 @@ class _Feed:
             except Full:
                 pass
         result.exception()
+
+
+def _delete(client: Client, name: str) -> None:
+    """Delete whatever is there; no condition goes with it, so that a conflict is the store's refusal.
+
+    Raises:
+      NotAllowed: a lease, a snapshot or a policy holds it.
+    """
+    try:
+        obstore.delete(client, name)
+    except Exception as failed:
+        failure = _failure(failed)
+        held = isinstance(failure, OtherVersion)
+        raise (NotAllowed("the store holds the object by a lease or policy") if held else failure) from None
 
 
 def _name(uri: str) -> str:
