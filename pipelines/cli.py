@@ -10,6 +10,7 @@ from rich.console import Console
 from pipelines.endings import EXIT_FAILURE, EXIT_KEPT, EXIT_USAGE, ending, stop
 
 if TYPE_CHECKING:
+    from transforms.lease import Lease
     from transforms.locations import Location
 
 _T = TypeVar("_T")
@@ -250,7 +251,7 @@ def _run(
     limits = Limits(max_instances or 0, size or 0, failing or "")
     if asked is not None and asked.transcode and (absent := unavailable(asked.transcode)):
         mistakes.found.append(f"Transcode: {absent}")
-    mistakes.checked(lambda: sources.check(asked, key, where) if asked is not None else None)
+    mistakes.checked(lambda: sources.check(asked, key) if asked is not None else None)
     mistakes.checked(lambda: ledger.check(asked, key, retire) if asked is not None else None)
     if mistakes.found or beam is None or asked is None or where is None:
         stop("\n".join(mistakes.found), EXIT_USAGE)
@@ -261,7 +262,7 @@ def _run(
             ended = None if plan_only else sources.unfinished(where, asked, key, choices)
             if ended:
                 console.print(f"Run {ended} has ended, but its sources are still there: going on.", highlight=False)
-                sys.exit(_purge_at_the_end(where.restricted, ended, console))
+                sys.exit(_purge_at_the_end(where.restricted, ended, console, lease))
             run = runs.begin(where, asked, key, choices, lease)
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
@@ -272,7 +273,7 @@ def _run(
                 summary.print(Console())
             copied = _copy_to_medium((where.output,), medium, "", console) if summary and medium else 0
             if summary and not asked.keep_source and not summary.stopped:
-                sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console)))
+                sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console, lease)))
     if summary:
         sys.exit(max(copied, summary.exit_status))
 
@@ -291,6 +292,7 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
 
     from pipelines import purge as sources
     from pipelines import runs
+    from pipelines.ended import restricted_root
 
     if dry_run and abandon:
         raise click.UsageError("--dry-run or --abandon: give one of them")
@@ -300,23 +302,26 @@ def purge(restricted: str, run_id: str, dry_run: bool, abandon: bool) -> None:
         "--restricted can't be used: {}.",
         "The same command goes on from where it was; --abandon gives it up.",
     ):
-        root = sources.restricted_root(restricted)
-        with runs.locked(root):
+        root = restricted_root(restricted)
+        with runs.locked(root) as lease:
             if dry_run or abandon:
                 purged = sources.dry_run(root, run_id) if dry_run else sources.abandon(root, run_id)
                 purged.print(Console())
             else:
-                purged = _purge(root, run_id, console)
+                purged = _purge(root, run_id, console, lease)
     sys.exit(purged.exit_status)
 
 
-def _purge_at_the_end(restricted: str, run_id: str, console: Console) -> int:
+def _purge_at_the_end(restricted: str, run_id: str, console: Console, lease: "Lease | None") -> int:
     """Purge a run that has just ended: the exit status of both."""
     from dicomveil.errors import DicomveilError
+    from transforms.lease import LeaseLost
     from transforms.store_failures import StoreFailed
 
     try:
-        return _purge(restricted, run_id, console).run_exit_status
+        return _purge(restricted, run_id, console, lease).run_exit_status
+    except LeaseLost:
+        raise
     except StoreFailed as failed:
         stop(f"There is {failed}. The run has ended well; the same command goes on deleting its sources.", EXIT_FAILURE)
     except DicomveilError as refused:
@@ -324,7 +329,7 @@ def _purge_at_the_end(restricted: str, run_id: str, console: Console) -> int:
         stop(f"{refused}\n{more} that is mended; with --abandon they stay.", EXIT_KEPT)
 
 
-def _purge(restricted: str, run_id: str, console: Console):  # type: ignore[no-untyped-def]  # imported when it is needed
+def _purge(restricted: str, run_id: str, console: Console, lease: "Lease | None"):  # type: ignore[no-untyped-def]  # imported when it is needed
     """Purge a run, and tell of it."""
     from pipelines import purge as sources
 
@@ -332,7 +337,9 @@ def _purge(restricted: str, run_id: str, console: Console):  # type: ignore[no-u
         console.print(told, style="bold yellow", soft_wrap=True, highlight=False)
 
     with console.status("Purging") as status:
-        purged = sources.purge(restricted, run_id, warn, lambda count: status.update(f"Purging: {count:,} sources"))
+        purged = sources.purge(
+            restricted, run_id, warn, lambda count: status.update(f"Purging: {count:,} sources"), lease
+        )
     purged.print(Console())
     return purged
 

@@ -21,7 +21,9 @@ def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], wa
     slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
     pairs = slice_ | "Pair" >> PairWithMaps(folder, way)
     stop = str(run.stop) if choices.limits.failures else ""
-    destination = Destination(where.output, str(run.temporary), str(run.progress), stop, choices.kms_key)
+    destination = Destination(
+        where.output, where.restricted, str(run.temporary), str(run.progress), stop, choices.kms_key
+    )
     outcomes = pairs | "Rewrite" >> RewriteInstances(request, str(run.target), run.key, destination)
     fingerprint, taking = run.request.fingerprint, taken(choices.taking, run.key)
     ledger = LedgerRows(run.key, fingerprint, run.fingerprints["table"], taking)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from dicomveil.errors import DicomveilError
-from transforms import listing, store_failures
+from transforms import listing, purges, store_failures
 from transforms.globs import Pattern
 from transforms.input_lists import InputListError, entries
 from transforms.inputs import anchored, listed, pattern_of
@@ -84,10 +84,10 @@ def _lists(lists: tuple[str, ...], written: dict[str, str]) -> tuple[str, ...]:
         try:
             place = _absolute(uri)
             found.add(place)
-            inside = next(((name, at) for at, it in enumerate(entries(place), 1) for name, root in written.items()
-                           if _inside(it.uri, root)), None)  # fmt: skip
-            if inside:
-                problems.append(f"--input-list {uri}: its object {inside[1]:,} lies inside {inside[0]}; leave it out")
+            lies = next(((name, at) for at, it in enumerate(entries(place), 1) for name, root in written.items()
+                         if inside(it.uri, root)), None)  # fmt: skip
+            if lies:
+                problems.append(f"--input-list {uri}: its object {lies[1]:,} lies inside {lies[0]}; leave it out")
         except DicomveilError as refused:
             problems.append(f"--input-list {'' if isinstance(refused, InputListError) else f'{uri}: '}{refused}")
     if problems:
@@ -200,8 +200,8 @@ def _patterns(real: dict[str, str], meant: dict[str, str]) -> dict[str, Pattern]
 
 def _wrong(real: dict[str, str], meant: dict[str, str]) -> list[str]:
     """Why roots can't be used, each by itself and beside the others."""
-    patterns = _patterns(real, meant)
-    problems = [told for name, path in real.items() for told in _unusable(name, path)]
+    patterns, zone = _patterns(real, meant), real.get("--restricted", "")
+    problems = [told for name, path in real.items() for told in _unusable(name, path, zone)]
     problems += _contained(
         {name: path for name, path in real.items() if not name.startswith("--crosswalk-in")}, patterns
     )
@@ -210,10 +210,10 @@ def _wrong(real: dict[str, str], meant: dict[str, str]) -> list[str]:
     return [told for name, pattern in patterns.items() for told in _unmatched(name, pattern.text)]
 
 
-def _unusable(name: str, path: str) -> Iterator[str]:
+def _unusable(name: str, path: str, zone: str = "") -> Iterator[str]:
     """Why a root can't be used by itself."""
     if scheme_of(path):
-        yield from _unreachable(name, path)
+        yield from _unreachable(name, path, zone)
     elif not name.startswith(_READ):
         yield from _unwritable(name, path)
     elif not os.path.lexists(path):
@@ -232,10 +232,14 @@ def _absolute(uri: str) -> str:
     return os.path.realpath(found) if isinstance(found, Path) else str(found) + "/" * uri.endswith("/")
 
 
-def _unreachable(name: str, uri: str) -> Iterator[str]:
-    """Why a root in a store can't be used: what is read must be there, what is written must have a bucket."""
+def _unreachable(name: str, uri: str, zone: str) -> Iterator[str]:
+    """Why a root in a store can't be used: what is read must be there, what is written must have a bucket.
+
+    Args:
+      zone: root of the restricted zone; where a purge of it has emptied an input there is no folder to tell it by.
+    """
     try:
-        found = listing.any_below(uri)
+        found = listing.any_below(uri) or bool(zone and purges.was_input(locate(zone), uri))
     except store_failures.StoreFailed as failed:
         yield f"{name}: there is {failed}"
     else:
@@ -279,7 +283,7 @@ def _contained(real: dict[str, str], patterns: dict[str, Pattern]) -> Iterator[s
                 continue
             if other in patterns and not patterns[other].may_hold(f"{path.rstrip('/')}/"):
                 continue
-            if (_same(path, outer) and name < other) or (not _same(path, outer) and _inside(path, outer)):
+            if (_same(path, outer) and name < other) or (not _same(path, outer) and inside(path, outer)):
                 yield f"{name} lies inside {other}: choose folders apart from each other"
 
 
@@ -287,6 +291,6 @@ def _same(path: str, other: str) -> bool:
     return path.rstrip("/") == other.rstrip("/")
 
 
-def _inside(path: str, outer: str) -> bool:
+def inside(path: str, outer: str) -> bool:
     """Whether a root is another one, or below it."""
     return f"{path.rstrip('/')}/".startswith(f"{outer.rstrip('/')}/")

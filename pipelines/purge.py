@@ -1,7 +1,7 @@
 """Move instead of copy: delete what a run has de-identified, once the whole run has ended well.
 
-Which run may be purged, what goes on its list, and in what order things are noted and done is settled here; what is
-looked at before a source is removed, in `transforms.removals`.
+What goes on the list, and in what order things are noted and done is settled here; which run may be purged in
+`pipelines.ended`, what is looked at before a source is removed in `transforms.removals`.
 """
 
 import json
@@ -9,141 +9,60 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
-from rich.console import Console
 
 from dicomveil.request import Request
 from pipelines import runs
 from pipelines.choices import Choices
+from pipelines.ended import EndedRun, ended, ended_well
 from pipelines.places import Places, RunRefused
-from pipelines.tally import tally
-from transforms import files, removals, secrets, stores, zips
-from transforms.inputs import means, root_of
-from transforms.locations import StoreError, local_path
-from transforms.manifests import Slice, named_slices, read_slice
+from pipelines.purged import Purged
+from transforms import removals, secrets, stores, zips
+from transforms.candidates import Kept, Removal, Seen
+from transforms.lease import Lease
+from transforms.locations import StoreError, local_path, locate
+from transforms.manifests import Slice, read_slice
 from transforms.object_stores import scheme_of
 from transforms.purges import DELETED, KEPT, Outcomes, Purge
 from transforms.records import COPIED, WRITTEN
-from transforms.removals import Kept, Removal, Seen
+from transforms.removals import Output
+from transforms.store_failures import serving
 from transforms.tables import CROSSWALK_INSTANCES, INSTANCES, QUARANTINE, name_of
 
 NO_KEY: Final = (
     "KeepSource: false needs --key: without one the originals would go, and with the run's own key the way to have "
     "what comes later fit. Make one with: dicomveil keygen"
 )
-_STAYS: Final = {
-    "filtered duplicate": "Equal bytes were read from another file.",
-    COPIED: "Not selected: their outputs bear the same identifiers.",
-}
-_THREADS: Final = 16  # they wait for the disk
+_THREADS: Final = 16  # they wait for the storage
 _AUDITED: Final = ["source_token", "outcome", "name", "bytes", "sha256"]
 _READ: Final = ["source_token", "source_uri", "source_version", "source_size", "name"]
 
 
-@dataclass(frozen=True)
-class EndedRun:
-    """A run that has ended well, by its two manifests.
-
-    Attributes:
-      parts: of its tables, by zone.
-      outputs: every folder that a run of this restricted zone writes to.
-      ephemeral: whether it had a key of its own.
-      finished: the runs of this restricted zone that have a manifest.
-    """
-
-    id: str
-    places: Places
-    parts: dict[str, list[dict[str, Any]]]
-    outputs: tuple[str, ...]
-    ephemeral: bool
-    finished: frozenset[str]
-
-    def tables(self, zone: str, table: str) -> dict[str, Slice]:
-        """The parts of a table by the names that they had in its folder."""
-        root = Path(vars(self.places)[zone])
-        listed = [part for part in self.parts[zone] if part["path"].startswith(f"{table}/run=")]
-        return {name: found for part in listed for name, found in named_slices(part, root)}
-
-
-@dataclass
-class Purged:
-    """What a purge came to.
-
-    Attributes:
-      counts: how many sources, by "deleted" or "kept reason".
-      bytes: of what was deleted.
-      never: how many inputs were no candidates, by "outcome reason".
-      dry: whether nothing was deleted, and the counts say what would be.
-    """
-
-    run: str
-    counts: Counter[str] = field(default_factory=Counter)
-    bytes: int = 0
-    never: Counter[str] = field(default_factory=Counter)
-    abandoned: bool = False
-    dry: bool = False
-
-    @property
-    def deleted(self) -> int:
-        """How many sources were deleted."""
-        return self.counts[DELETED]
-
-    @property
-    def kept(self) -> dict[str, int]:
-        """How many sources stay that were to go, by reason."""
-        return {name.removeprefix(f"{KEPT} "): count for name, count in sorted(self.counts.items()) if name != DELETED}
-
-    @property
-    def exit_status(self) -> int:
-        """0 where all that was to go is gone, or the purge was given up; 3 where something stays."""
-        return 3 if self.kept and not self.abandoned else 0
-
-    @property
-    def run_exit_status(self) -> int:
-        """That of the whole run: 3 also where it has quarantined something."""
-        return 3 if any(name.startswith("quarantined ") for name in self.never) else self.exit_status
-
-    def content(self) -> dict[str, Any]:
-        """For `summary.json` and `ended.json`: counts alone."""
-        told = {"Run": self.run, "Deleted": self.deleted, "DeletedBytes": self.bytes, "Kept": self.kept}
-        return told | {"NeverListed": dict(sorted(self.never.items())), "Abandoned": self.abandoned}
-
-    def print(self, console: Console) -> None:
-        """Tell a person how many, and why not the others."""
-        done = "would be deleted" if self.dry else "deleted"
-        console.print(
-            f"\n{self.deleted:,} sources {done}, {self.bytes:,} bytes, run {self.run}", highlight=False, soft_wrap=True
-        )
-        table = tally()
-        for reason, count in self.kept.items():
-            table.add_row(f"{count:,}", f"kept: {reason}", " ".join(removals.KEPT[reason]))
-        for name, count in sorted(self.never.items()):
-            told = _STAYS.get(name, "")
-            table.add_row(f"{count:,}", f"stay: {name.replace(' ', ': ')}", told)
-        if table.row_count:
-            console.print(table)
-        if self.abandoned:
-            console.print("The purge was given up: nothing more is deleted.", highlight=False)
-
-
-def purge(restricted: str, run_id: str, tell: Callable[[str], None], told: Callable[[int], None]) -> Purged:
+def purge(
+    restricted: str,
+    run_id: str,
+    tell: Callable[[str], None],
+    told: Callable[[int], None],
+    lease: Lease | None = None,
+) -> Purged:
     """Delete the sources of a run, from wherever an earlier attempt stands; what that kept is tried again.
 
     Args:
       tell: hears how many will be deleted, before the first is.
       told: hears how many are settled.
+      lease: on the restricted zone, without which nothing is deleted; None where that is a folder.
 
     Raises:
       RunRefused: the run may not be purged.
       StoreError: its records can't be read.
-      StoreFailed: what is done can't be noted; nothing more is deleted.
+      StoreFailed: what is done can't be noted, or a store can't be had; nothing more is deleted.
+      LeaseLost: another command holds the zone, or may hold it.
     """
-    run = _ended_well(restricted, run_id)
+    run = ended_well(restricted, run_id)
     found = Purge(run.places.restricted, run_id)
     if (found.ended or {}).get("Abandoned"):
         raise RunRefused(f"The purge of run {run_id} was given up, so its sources stay: remove them by hand.")
@@ -153,10 +72,10 @@ def purge(restricted: str, run_id: str, tell: Callable[[str], None], told: Calla
     listed, (before, _) = found.listed or {}, found.counts()
     going = _many(listed["sources"] - before[DELETED])
     tell(f"Of run {run_id} {going} will be deleted for good now, each once its output has been read back.")
-    done = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
+    done, output = 0, _output(run)
+    with _threads() as pool:
         for part in found.parts:
-            done += len(_settle(found, part, Path(run.places.output), pool))
+            done += len(_settle(found, part, output, pool, lease))
             told(done)
     return _end(run, found)
 
@@ -167,8 +86,8 @@ def dry_run(restricted: str, run_id: str) -> Purged:
     Raises:
       RunRefused: the run may not be purged.
     """
-    run = _ended_well(restricted, run_id)
-    purged, output = Purged(run_id, never=_never(run), dry=True), Path(run.places.output)
+    run = ended_well(restricted, run_id)
+    purged, output = Purged(run_id, never=_never(run), dry=True), _output(run)
     found = Purge(run.places.restricted, run_id)
     before = (found.settled(part) for part in found.parts)
     done = {token for outcomes in before for token, outcome in outcomes.items() if outcome[0] == DELETED}
@@ -187,47 +106,26 @@ def abandon(restricted: str, run_id: str) -> Purged:
     Raises:
       RunRefused: there is no such run.
     """
-    run = _ended(restricted, run_id)
+    run = ended(restricted, run_id)
     found = Purge(run.places.restricted, run_id)
     for part in found.parts:
         listed, outcomes, begun = found.part(part), found.settled(part), found.intended(part)
         for it in listed:
-            if it.token in begun and not os.path.lexists(local_path(it.uri)):
+            if it.token in begun and removals.source_of(it).is_gone():
                 outcomes[it.token] = (DELETED, "")
             outcomes.setdefault(it.token, (KEPT, it.reason or "abandoned"))
         found.settle(part, listed, outcomes)
     return _end(run, found, abandoned=True)
 
 
-def check(request: Request, key: str | None, where: Places | None = None) -> None:
+def check(request: Request, key: str | None) -> None:
     """Refuse, before anything is read, what could never be purged.
 
     Raises:
-      RunRefused: the sources shall go, and there is no key, or something is in a store, where no source is deleted.
+      RunRefused: the sources shall go, and there is no key.
     """
-    if request.keep_source:
-        return
-    if key is None:
+    if not request.keep_source and key is None:
         raise RunRefused(NO_KEY)
-    roots = (*where.inputs, where.output, where.audit, where.restricted) if where else ()
-    if any(map(scheme_of, roots)):
-        raise RunRefused(
-            "KeepSource: false is for folders of this machine: in a store the sources stay. Let its lifecycle rules "
-            "delete them."
-        )
-
-
-def restricted_root(restricted: str) -> str:
-    """The restricted zone as an absolute path.
-
-    Raises:
-      RunRefused: no run has its records there.
-      StoreError: it is in no store that can be used.
-    """
-    root = Path(os.path.realpath(local_path(restricted)))
-    if not any(root.glob("runs/*.json")) and not any(root.glob("run=*")):
-        raise RunRefused("--restricted: no run has its records there; name what was --restricted.")
-    return str(root)
 
 
 def unfinished(where: Places, request: Request, key: str | None, choices: Choices) -> str | None:
@@ -249,77 +147,6 @@ def unfinished(where: Places, request: Request, key: str | None, choices: Choice
         if same and it.get("whole") and not it.get("keep_source", True):
             return None if Purge(where.restricted, it["run"]).ended else it["run"]
     return None
-
-
-# ------------------------------------------------------------------------------------------------------ which run
-
-
-def _ended(restricted: str, run_id: str) -> EndedRun:
-    """A run by its manifests.
-
-    Raises:
-      RunRefused: there is none, or it died.
-    """
-    root = restricted_root(restricted)
-    found = {it["run"]: it for it in runs.manifests(root)}
-    if run_id not in found:
-        if any(runs.id_of(folder) == run_id for folder, _ in runs.begun(root)):
-            raise RunRefused(f"Run {run_id} has begun and not ended: run its command again, and purge it then.")
-        newest = ", ".join(sorted(found, reverse=True)[:3])
-        remedy = f"the newest are {newest}" if newest else "name what was --restricted"
-        raise RunRefused(f"--run: no finished run {run_id!r} has its records under --restricted; {remedy}.")
-    manifest = found[run_id]
-    if not manifest.get("whole"):
-        raise RunRefused(
-            f"Run {run_id} died, and another closed it: its sources stay. Run again over them, and purge that."
-        )
-    told = manifest["places"] | {"restricted": root}
-    where = Places(**told | {name: tuple(told.get(name, ())) for name in ("inputs", "crosswalks", "lists")})
-    outputs = {it["output"] for it in found.values() if "output" in it} | {where.audit, root}
-    parts = {"restricted": manifest["parts"], "audit": _audit(where, run_id, manifest)}
-    writes = tuple(sorted(map(os.path.realpath, outputs)))
-    return EndedRun(run_id, where, parts, writes, manifest["ephemeral"], frozenset(found))
-
-
-def _audit(where: Places, run_id: str, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts that the audit's manifest lists; the sources stay where that is gone."""
-    try:
-        audit = json.loads((Path(where.audit) / "runs" / f"{run_id}.json").read_bytes())
-        if audit["run"] == run_id and audit["fingerprints"] == manifest["fingerprints"]:
-            return list(audit["parts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise RunRefused(
-        f"--audit has no record of run {run_id} any more, which tells what its outputs must be; bring it back."
-    )
-
-
-def _ended_well(restricted: str, run_id: str) -> EndedRun:
-    """A run whose sources may go.
-
-    Raises:
-      RunRefused: it has no key, or another run that has begun and not ended needs its sources or writes to its output.
-    """
-    run = _ended(restricted, run_id)
-    if run.ephemeral:
-        raise RunRefused(f"Run {run_id} had a key of its own, so its sources stay: what comes later can't fit.")
-    for folder, state in runs.begun(run.places.restricted):
-        other = state["places"]
-        overlap = other["output"] == run.places.output or any(
-            _within(mine, theirs) or _within(theirs, mine)
-            for mine in map(root_of, run.places.inputs)
-            for theirs in map(root_of, other["inputs"])
-        )
-        if runs.id_of(folder) not in run.finished and overlap:
-            raise RunRefused(
-                f"Run {runs.id_of(folder)} has begun and not ended, and reads the same sources or writes to the same "
-                "output: run its command again, and purge then."
-            )
-    return run
-
-
-def _within(path: str, folder: str) -> bool:
-    return os.path.commonpath((path, folder)) == folder
 
 
 # ------------------------------------------------------------------------------------------------------- the list
@@ -354,14 +181,14 @@ def _stays(uri: str, version: str, run: EndedRun) -> str:
     if zips.is_member(version):
         return "no-plain-file"
     try:
-        path = str(local_path(uri))
+        place = uri if scheme_of(uri) else str(local_path(uri))
     except StoreError:
         return "no-plain-file"
-    if not os.path.isabs(path):
+    if not scheme_of(uri) and not os.path.isabs(place):
         return "no-plain-file"
-    if any(_within(path, output) for output in run.outputs):
+    if run.writes(place):
         return "inside-output"
-    return "" if any(means(given, path) for given in run.places.inputs) else "outside-input"
+    return "" if run.means(place) else "outside-input"
 
 
 def _never(run: EndedRun) -> Counter[str]:
@@ -376,7 +203,8 @@ def _never(run: EndedRun) -> Counter[str]:
 
 def _rows(part: Slice, columns: list[str]) -> list[dict[str, Any]]:
     try:
-        return [row for batch in read_slice(part, columns) for row in batch.to_pylist()]
+        with serving("read"):
+            return [row for batch in read_slice(part, columns) for row in batch.to_pylist()]
     except (OSError, pa.ArrowException):
         path = part.path
         raise RunRefused(
@@ -391,15 +219,29 @@ def _settle_records(run: EndedRun) -> None:
     """Have what leads back to the originals, and tells what was done, outlast the machine's death."""
     folders = set()
     for zone, parts in run.parts.items():
-        root = Path(vars(run.places)[zone])
+        root = run.root(zone)
         for path in (root / "runs" / f"{run.id}.json", *(root / part["path"] for part in parts)):
-            files.sync(path)
+            stores.outlast(path)
             folders |= {path.parent, path.parent.parent, root}
     for folder in folders:
-        files.sync(folder)
+        stores.outlast(folder)
 
 
-def _settle(found: Purge, part: int, output: Path, pool: ThreadPoolExecutor) -> Outcomes:
+@contextmanager
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that begin nothing more once something has failed."""
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _output(run: EndedRun) -> Output:
+    return removals.output_of(locate(run.places.output), run.root("restricted"))
+
+
+def _settle(found: Purge, part: int, output: Output, pool: ThreadPoolExecutor, lease: Lease | None) -> Outcomes:
     """Bring one part of the list to its end.
 
     The outputs are on the disk and have been read back before it is noted whose removal begins, and that is noted
@@ -407,7 +249,7 @@ def _settle(found: Purge, part: int, output: Path, pool: ThreadPoolExecutor) -> 
     """
     listed, outcomes, begun = found.part(part), found.settled(part), found.intended(part)
     left = [it for it in listed if outcomes.get(it.token, ("",))[0] != DELETED]
-    if not left:
+    if not left and not begun:
         return outcomes
     confirmed: dict[str, Seen] = {}
     for it, seen in zip(left, pool.map(partial(_confirmed, output), left), strict=True):
@@ -417,16 +259,18 @@ def _settle(found: Purge, part: int, output: Path, pool: ThreadPoolExecutor) -> 
             outcomes[it.token] = (DELETED, "") if seen == "gone" and it.token in begun else (KEPT, seen)
     going = [it for it in left if it.token in confirmed]
     if going:
-        removals.settle_outputs(output, {it.name for it in going})
+        output.settle({it.name for it in going})
+        if lease:
+            lease.confirm()
         found.intend(part, begun | confirmed.keys())
-        for it in going:
-            outcomes[it.token] = _removed(it, output, confirmed[it.token])
+        removed = pool.map(lambda it: _removed(output, it, confirmed[it.token]), going)
+        outcomes |= {it.token: outcome for it, outcome in zip(going, removed, strict=True)}
         removals.settle_removals(going)
     found.settle(part, listed, outcomes)
     return outcomes
 
 
-def _confirmed(output: Path, removal: Removal) -> Seen | str:
+def _confirmed(output: Output, removal: Removal) -> Seen | str:
     """The output as it was seen, or why the source stays."""
     try:
         return removals.confirm(removal, output)
@@ -434,7 +278,7 @@ def _confirmed(output: Path, removal: Removal) -> Seen | str:
         return kept.reason
 
 
-def _removed(removal: Removal, output: Path, seen: Seen) -> tuple[str, str]:
+def _removed(output: Output, removal: Removal, seen: Seen) -> tuple[str, str]:
     try:
         removals.remove(removal, output, seen)
     except Kept as kept:
@@ -446,9 +290,10 @@ def _end(run: EndedRun, found: Purge, abandoned: bool = False) -> Purged:
     """Count what became of all, and tell of it in the run's summary where that is still the newest."""
     counts, size = found.counts()
     purged = Purged(run.id, counts, size, _never(run), abandoned)
-    summary = Path(run.places.audit) / "summary.json"
+    summary = run.root("audit") / "summary.json"
     try:
-        content = json.loads(summary.read_bytes())
+        with serving("read"):
+            content = json.loads(summary.read_bytes())
     except (OSError, ValueError):
         content = {}
     if content.get("Run") == run.id:

@@ -55,5 +55,6 @@ def remove_recorded(folder: Location, restricted: str, output: str) -> Record:
         return []
     told: Record = [(zone, name, count) for zone, name, count in json.loads(record.read_bytes())]
     gone = (name for zone, name, _ in told if zone == "restricted" and name.startswith(f"{name_of(GONE)}/"))
-    remove_retired((locate(restricted) / name for name in gone), locate(output))
+    zone = locate(restricted)
+    remove_retired((zone / name for name in gone), locate(output), zone)
     return told

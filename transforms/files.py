@@ -116,17 +116,21 @@ def opened(path: Path) -> Iterator[int]:
             os.close(descriptor)
 
 
-def protect(name: str, folder: int, on: bool = True) -> None:
+def protect(name: str, folder: int, on: bool = True) -> bool:
     """Mark an output as the only copy that there is, or unmark it: as a file that nobody may write.
 
     Args:
       folder: a descriptor of the folder where it has its name.
+
+    Returns:
+      Whether it was otherwise before.
 
     Raises:
       OSError: it can't be marked.
     """
     mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
     os.chmod(name, mode & ~_WRITTEN if on else mode | stat.S_IWUSR, dir_fd=folder)
+    return on == bool(mode & _WRITTEN)
 
 
 def is_protected(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """What the user names as input, as the objects that there are: folders, files, patterns, lists, zip files."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from dicomveil.errors import Unsuitable
 from transforms import listing, store_failures, stores, zips
@@ -99,10 +100,18 @@ def anchored(pattern: Pattern) -> tuple[str, str]:
     return folder, f"{escaped(folder).rstrip('/')}/{pattern.text[len(pattern.prefix) :]}"
 
 
-def means(given: str, path: str) -> bool:
-    """Whether a file of this machine is one that an input means, by their real paths."""
+def meaning(given: str) -> Callable[[str], bool]:
+    """What tells whether an object is one that an input means, by its URI or real path.
+
+    Raises:
+      StoreFailed: the store can't be asked.
+    """
     pattern = pattern_of(given)
-    return pattern.matches(path) if pattern else os.path.commonpath((path, given)) == given
+    return pattern.matches if pattern else partial(_below, given)
+
+
+def _below(root: str, uri: str) -> bool:
+    return uri == root or uri.startswith(f"{root.rstrip('/')}/")
 
 
 def inside(found: Listed) -> Iterator[Listed]:

@@ -3,6 +3,7 @@
 Of a folder's outputs the tables of the runs tell the same.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -10,9 +11,11 @@ from dicomveil.compile import fingerprint_of
 from dicomveil.errors import InvalidInstance
 from dicomveil.keys import Keys
 from dicomveil.request import Request
+from transforms import stores
 from transforms.ledger import uri_token
-from transforms.locations import ObjectLocation
+from transforms.locations import Location, ObjectLocation
 from transforms.object_stores import ABSENT, NotThere, OtherVersion
+from transforms.only_copies import is_only_copy
 from transforms.records import Planned
 from transforms.store_failures import StoreUnavailable, serving
 
@@ -25,11 +28,12 @@ class Outputs:
     """Puts outputs where they belong: new ones, and in place of what was made of the same source otherwise.
 
     Args:
+      restricted: where it is marked which of them are the only copy that there is.
       kms_key: name of the store's key that encrypts them; "" where their bucket decides.
     """
 
-    def __init__(self, keys: Keys, request: Request, kms_key: str = "") -> None:
-        self._kms_key = kms_key
+    def __init__(self, keys: Keys, request: Request, restricted: Location, kms_key: str = "") -> None:
+        self._restricted, self._kms_key = restricted, kms_key
         self._keys, self._by = keys, (request.fingerprint.encode(), fingerprint_of(request).encode())
 
     def put(self, root: ObjectLocation, name: str, planned: Planned, study_map: bytes, chunks: Iterable[bytes]) -> None:
@@ -39,8 +43,8 @@ class Outputs:
           study_map: encoded, by which it is made.
 
         Raises:
-          InvalidInstance: "output-conflict" where another source's output has the name, "unwritten" where the store
-            couldn't take it, after all retries.
+          InvalidInstance: "output-conflict" where another source's output has the name, "only-copy" where nothing
+            else is left of what that was made of, "unwritten" where the store couldn't take it, after all retries.
           StoreFailed: the store takes nothing.
         """
         target, tokens = root / name, self._tokens(planned, study_map)
@@ -51,6 +55,8 @@ class Outputs:
                 if version is None:
                     for _ in chunks:
                         pass
+                elif version != ABSENT and is_only_copy(root, name, self._restricted):
+                    _leave(target, chunks)
                 else:
                     try:
                         target.store.create(target.uri, chunks, tokens, version, self._kms_key)
@@ -67,6 +73,19 @@ class Outputs:
             _SOURCE: uri_token(self._keys, planned.uri),
             _MADE: self._keys.token("output-made", planned.token.encode(), *self._by, study_map),
         }
+
+
+def _leave(target: ObjectLocation, chunks: Iterable[bytes]) -> None:
+    """Leave an output as it is, which must be what would be written.
+
+    Raises:
+      InvalidInstance: "only-copy", where it is something else.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    if digest.hexdigest() != stores.sha256_of_file(target):
+        raise InvalidInstance("only-copy")
 
 
 def is_output(target: ObjectLocation) -> bool:

@@ -9,15 +9,15 @@ that whoever finds them knows what was done, wherever the process died.
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import stores
-from transforms.locations import Location, StoreError, table_file
-from transforms.removals import Removal
+from transforms.candidates import Removal
+from transforms.locations import Location, StoreError, locate, matching, table_file
+from transforms.store_failures import serving
 from transforms.tables import PURGE_LIST, PURGE_SETTLED, encoded, name_of
 
 PART: Final = 1000
@@ -33,12 +33,13 @@ class Purge:
     """The purge of one run."""
 
     def __init__(self, restricted: str, run: str) -> None:
-        self._folder = Path(restricted) / name_of(PURGE_LIST) / f"run={run}"
+        self._folder = locate(restricted) / name_of(PURGE_LIST) / f"run={run}"
 
     def write_list(self, removals: Iterable[Removal]) -> None:
         """Write the list, where there is none yet."""
-        for left in self._folder.glob("list-*.parquet"):
-            left.unlink()
+        with serving("removed"):
+            for left in matching(self._folder, "list-*.parquet"):
+                left.unlink()
         content: dict[str, Any] = {"parts": 0, "sources": 0, "bytes": 0, KEPT: 0}
         for part in _parts(removals):
             rows = [{_FIELDS.get(name, name): value for name, value in vars(it).items()} for it in part]
@@ -79,7 +80,7 @@ class Purge:
     def settled(self, part: int) -> Outcomes:
         """What became of a part's sources, as far as that was settled."""
         name = f"settled-{part:05}.parquet"
-        rows = self._rows(name) if (self._folder / name).exists() else []
+        rows = self._rows(name) if stores.holds(self._folder, name) else []
         return {row["source_token"]: (row["outcome"], row["reason"]) for row in rows}
 
     def settle(self, part: int, removals: list[Removal], outcomes: Outcomes) -> None:
@@ -90,7 +91,8 @@ class Purge:
             for it in removals
         ]
         self._write(f"settled-{part:05}.parquet", encoded(PURGE_SETTLED, rows))
-        (self._folder / f"intent-{part:05}.json").unlink(missing_ok=True)
+        with serving("removed"):
+            (self._folder / f"intent-{part:05}.json").unlink(missing_ok=True)
 
     def counts(self) -> tuple[Counter[str], int]:
         """How many sources came to each outcome, by "outcome reason", and the bytes of those that are deleted."""
@@ -118,7 +120,8 @@ class Purge:
           StoreError: it is none of ours.
         """
         try:
-            return json.loads((self._folder / name).read_bytes())
+            with serving("read"):
+                return json.loads((self._folder / name).read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -126,7 +129,8 @@ class Purge:
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         try:
-            return pq.read_table(self._folder / name, partitioning=None).to_pylist()
+            with serving("read"):
+                return pq.read_table(table_file(self._folder / name), partitioning=None).to_pylist()
         except (OSError, pa.ArrowException):
             raise self._lost(name) from None
 
@@ -148,6 +152,27 @@ def removed_tokens(folder: Location) -> Iterator[str]:
     for settled in folder.glob("settled-*.parquet"):
         rows = pq.read_table(table_file(settled), columns=["source_token", "outcome"], partitioning=None).to_pylist()
         yield from (row["source_token"] for row in rows if row["outcome"] == DELETED)
+
+
+def was_input(restricted: Location, given: str) -> bool:
+    """Whether a run that read just that input has been purged, or was begun to be: there may be nothing left of it.
+
+    Raises:
+      StoreFailed: the store can't be asked.
+    """
+    with serving("read"):
+        return any(
+            given in _inputs(restricted / "runs" / f"{folder.name.removeprefix('run=')}.json")
+            for folder in matching(restricted / name_of(PURGE_LIST), "run=*")
+        )
+
+
+def _inputs(manifest: Location) -> list[str]:
+    """What a run has read; nothing where its manifest doesn't tell."""
+    try:
+        return list(json.loads(manifest.read_bytes())["places"]["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def _parts(removals: Iterable[Removal]) -> Iterator[list[Removal]]:

@@ -16,6 +16,7 @@ from transforms import stores, tables
 from transforms.formers import HERE, Former, read_formers
 from transforms.ledger import RETIRED
 from transforms.locations import Location, locate, table_file
+from transforms.only_copies import is_only_copy
 from transforms.outcomes import Part
 from transforms.sieve import Sieve, as_side_input, passes
 
@@ -73,7 +74,7 @@ class RetireFormers(beam.PTransform):
     ) -> None:
         super().__init__()
         self._written = written
-        self._decide = _DecideFn(output, asked)
+        self._decide = _DecideFn(output, restricted, asked)
         self._write = _WriteFn(audit, restricted, run, request)
 
     def expand(self, parts: beam.PCollection[str]) -> beam.PCollection[Part]:
@@ -137,8 +138,8 @@ def _came(token: str, told: dict[str, Iterable[Any]]) -> Iterator[tuple[str, tup
 
 
 class _DecideFn(beam.DoFn):
-    def __init__(self, output: str, asked: Asked) -> None:
-        self._output, self._asked = output, asked
+    def __init__(self, output: str, restricted: str, asked: Asked) -> None:
+        self._output, self._restricted, self._asked = output, restricted, asked
 
     def process(self, group: tuple[str, dict[str, Iterable[Any]]]) -> Iterator[Settled]:
         told = group[1]
@@ -165,7 +166,7 @@ class _DecideFn(beam.DoFn):
             return KEPT, OTHERS
         if self._asked.unfinished and not former.by:
             return KEPT, UNFINISHED
-        if former.name and stores.is_only_copy(locate(self._output), former.name):
+        if former.name and is_only_copy(locate(self._output), former.name, locate(self._restricted)):
             return KEPT, ONLY_COPY
         return RETIRED, REPLACED if former.by else GONE
 
@@ -220,7 +221,7 @@ def _row(settled: Settled) -> dict[str, Any]:
     }
 
 
-def remove_retired(parts: Iterable[Location], output: Location) -> None:
+def remove_retired(parts: Iterable[Location], output: Location, restricted: Location) -> None:
     """Remove the outputs that parts of the table tell were retired, as far as they are there.
 
     Raises:
@@ -230,10 +231,10 @@ def remove_retired(parts: Iterable[Location], output: Location) -> None:
         for part in parts:
             rows = pq.read_table(table_file(part), columns=["outcome", "reason", "name"], partitioning=None).to_pylist()
             names = [it["name"] for it in rows if it["outcome"] == RETIRED and it["reason"] in REMOVED and it["name"]]
-            for _ in pool.map(lambda name: _remove(output, name), names):
+            for _ in pool.map(lambda name: _remove(output, name, restricted), names):
                 pass
 
 
-def _remove(output: Location, name: str) -> None:
-    if not stores.is_only_copy(output, name):
+def _remove(output: Location, name: str, restricted: Location) -> None:
+    if not is_only_copy(output, name, restricted):
         stores.remove(output, name)

@@ -27,6 +27,7 @@ from transforms import store_failures, stores
 from transforms.children import ChildrenUnable
 from transforms.locations import ObjectLocation, locate
 from transforms.object_stores import scheme_of
+from transforms.only_copies import is_only_copy
 from transforms.outputs import Outputs
 from transforms.overlapping import OverlappingFn
 from transforms.progress import Progress
@@ -95,6 +96,7 @@ class Destination(NamedTuple):
 
     Attributes:
       output: root of the output.
+      restricted: root of the restricted zone.
       temporary: folder of this machine for what is being written; on the same file system, if the output is a folder.
       progress: folder for the workers' counts.
       stop: what is there once no more is to be attempted; "" where that never happens.
@@ -102,6 +104,7 @@ class Destination(NamedTuple):
     """
 
     output: str
+    restricted: str
     temporary: str
     progress: str
     stop: str = ""
@@ -133,9 +136,9 @@ class _RewriteFn(OverlappingFn):
     def setup(self) -> None:
         super().setup()
         self._own = threading.local()
-        self._outputs = Outputs(self._key.keys(), self._request, self._to.kms_key)
         asked = self._request
-        self._root = locate(self._to.output)
+        self._root, self._restricted = locate(self._to.output), locate(self._to.restricted)
+        self._outputs = Outputs(self._key.keys(), asked, self._restricted, self._to.kms_key)
         Path(self._to.temporary).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._transcoding = Transcoding(asked.transcode, asked.lossy_quality) if asked.transcode else None
 
@@ -221,7 +224,7 @@ class _RewriteFn(OverlappingFn):
         """
         if isinstance(self._root, ObjectLocation):
             return self._outputs.put(self._root, name, planned, encoded, written.through(chunks))
-        if not stores.is_only_copy(self._root, name):
+        if not is_only_copy(self._root, name, self._restricted):
             return stores.create(self._root / name, aside, written.through(chunks))
         for _ in written.through(chunks):
             pass
@@ -235,7 +238,7 @@ class _RewriteFn(OverlappingFn):
         with stores.open_version(planned.uri, planned.version, planned.size, whole=True) as source:
             rewritten = mine.rewriting.rewrite(source, planned, scan, study_map)
             name, aside = rewritten.place.name, self._aside(planned)
-            if planned.former not in ("", name) and stores.is_only_copy(self._root, planned.former):
+            if planned.former not in ("", name) and is_only_copy(self._root, planned.former, self._restricted):
                 raise InvalidInstance("only-copy")
             with self._finished(planned, rewritten, aside) as (chunks, transcoded):
                 self._create(planned, encoded, name, aside, written, _as_listed(planned, chunks))

@@ -127,6 +127,16 @@ def holds(root: Location, name: str) -> bool:
         return (root / name).exists()
 
 
+def outlast(path: Location) -> None:
+    """Have a file of ours, or a folder's names, outlast the machine's death; what is in a store does.
+
+    Raises:
+      StoreFailed: the storage can't say that it does.
+    """
+    if not isinstance(path, ObjectLocation):
+        files.sync(path)
+
+
 def size_of(path: Location) -> int:
     """How many bytes a file of ours has.
 
@@ -231,13 +241,6 @@ def restricted_folder(folder: Location) -> None:
 def left_behind(folder: Location) -> Iterator[Path]:
     """What a process that died was writing in a folder; a store shows nothing of that."""
     return iter(()) if isinstance(folder, ObjectLocation) else folder.glob(".*.part")
-
-
-def is_only_copy(root: Location, name: str) -> bool:
-    """Whether an object below a root is marked so; none in a store is, since no source of it is ever deleted."""
-    if isinstance(root, ObjectLocation):
-        return False
-    return files.is_protected(root / name)
 
 
 def remove(root: Location, name: str) -> None:

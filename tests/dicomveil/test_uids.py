@@ -119,6 +119,8 @@ UNKEYED = {
     "dicomveil/standard.py",
     "pipelines/ledger.py",
     "pipelines/spilling.py",
+    "transforms/only_copies.py",
+    "transforms/outputs.py",
     "transforms/stores.py",
     "transforms/crosswalks.py",
     "transforms/ledger.py",

@@ -362,7 +362,7 @@ def test_a_run_that_dies_while_it_retires_loses_nothing(
     gone_one.unlink()
     site.put("b", uid="1.2.22", patient="4711")
 
-    def die(parts: Any, output: Any) -> None:
+    def die(*_: Any) -> None:
         assert retire.record_of(next(site.restricted.glob("run=*"))).exists()
         raise KeyboardInterrupt
 

@@ -28,8 +28,8 @@ from pipelines.cli import cli
 from tests.corpora import KEY
 from tests.killing import dying
 from tests.pipelines.test_anonymize import contents, instance, table
+from transforms.candidates import KEPT
 from transforms.files import version_of
-from transforms.removals import KEPT
 
 ROOT: Final = Path(__file__).parents[2]
 MOVE: Final = "KeepSource: false\n"

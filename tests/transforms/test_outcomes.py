@@ -34,7 +34,7 @@ def test_the_unforeseen_is_quarantined(key, monkeypatch: pytest.MonkeyPatch, tmp
     fn.setup()
     (planned,) = fn.process(SourceObject("00", listed.uri, listed.size, listed.version))
     assert (planned.reason, planned.path) == ("internal", "KeyError")
-    to = rewrite.Destination(str(tmp_path / "out"), str(tmp_path), str(tmp_path))
+    to = rewrite.Destination(str(tmp_path / "out"), *3 * (str(tmp_path),))
     fn = rewrite._RewriteFn(Request(), "", key, to)
     fn.setup()
     (outcome,) = fn.process((Planned("00", "", 0, "", scan=b"not a scan"), b""))
@@ -72,7 +72,7 @@ def test_a_full_disk_is_no_instances_fault(key, monkeypatch: pytest.MonkeyPatch,
     def full(*_: object) -> None:
         raise StoreFull
 
-    to = rewrite.Destination(str(tmp_path / "out"), str(tmp_path), str(tmp_path))
+    to = rewrite.Destination(str(tmp_path / "out"), *3 * (str(tmp_path),))
     fn = rewrite._RewriteFn(Request(), "", key, to)
     fn.setup()
     monkeypatch.setattr(fn, "_rewrite", full)
