@@ -5,18 +5,35 @@ PYTHON := $(shell for python in python3.12 python3.11 python3.13 python3.10 pyth
 	command -v $$python >/dev/null && $$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-.PHONY: run test campaign install lint format bench clean
+FLINK := build/flink
+ON_FLINK = --runner=FlinkRunner --flink_master=localhost:8081 --flink_version=1.19 \
+	--flink_job_server_jar=$(CURDIR)/$(FLINK)/job-server.jar --environment_type=PROCESS \
+	'--environment_config={"command":"$(CURDIR)/$(VENV)/bin/dicomveil-worker"}' --parallelism=2
+
+.PHONY: run test flink test-flink flink-stop campaign install lint format bench clean
 
 run: $(STAMP)
-	$(VENV)/bin/python -m pipelines.demo $(ARGS)
+	$(VENV)/bin/python -m pipelines.demo $(if $(filter flink,$(RUNNER)),$(ON_FLINK)) $(ARGS)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(if $(LONG),,-m "not long") $(ARGS)
 
-# A hundred deaths of a run that moves its sources, and of one in a store; then archives of two sizes in a store. What was
+# A cluster on this machine; `make run RUNNER=flink` uses it then.
+flink: $(STAMP)
+	PYTHON=$(CURDIR)/$(VENV)/bin/python deploy/flink/cluster.sh start $(FLINK)
+
+test-flink: flink
+	DICOMVEIL_FLINK=$(CURDIR)/$(FLINK) $(VENV)/bin/python -m pytest tests/test_flink.py $(ARGS); \
+		status=$$?; deploy/flink/cluster.sh stop $(FLINK); exit $$status
+
+flink-stop:
+	deploy/flink/cluster.sh stop $(FLINK)
+
+# A hundred deaths of a run that moves its sources, here and in stores, and of one in a store; then archives of two sizes in a store. What was
 # seen goes to build/campaign.
 campaign: $(STAMP)
 	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge.py $(ARGS)
+	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge_in_stores.py -k "death or killed" $(ARGS)
 	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_stores_end_to_end.py -k killed $(ARGS)
 	$(VENV)/bin/python -m benchmarks.object_storage --objects $(or $(OBJECTS),20000 200000) --json build/campaign/object_storage.json
 

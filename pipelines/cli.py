@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 
 from pipelines.endings import EXIT_FAILURE, EXIT_KEPT, EXIT_USAGE, ending, stop
@@ -78,7 +79,13 @@ _OPTIONS: Final[tuple[_Option, ...]] = (
         metavar="URI",
         help="A new folder or prefix: when the run has ended, its output is copied there for media.",
     ),
-    click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 256),
+        default=1,
+        show_default=True,
+        help="Processes of this machine; a cluster has --parallelism.",
+    ),
     click.option(
         "--plan-only", is_flag=True, help="Stop after the plan; the same command without it goes on from there."
     ),
@@ -226,6 +233,7 @@ def _run(
     from pipelines.options import beam_options, check_apart
     from pipelines.progress import Report
     from pipelines.requests import read_filter, read_request
+    from pipelines.runners import Local, runner_of
     from transforms.secrets import refer
 
     ours = [name for option in ctx.command.params for name in option.opts]
@@ -244,6 +252,10 @@ def _run(
     if beam and where:
         shared = {"--output": where.output, "--audit": where.audit} | ({"--dicomdir": str(medium)} if medium else {})
         mistakes.checked(lambda: check_apart(beam, shared))
+    runner = runner_of(workers, beam or [])
+    mistakes.checked(runner.check)
+    if not isinstance(runner, Local) and ctx.get_parameter_source("workers") is not ParameterSource.DEFAULT:
+        mistakes.found.append("--workers: are this machine's; a cluster has --parallelism")
     mistakes.checked(lambda: refer(key) if key is not None else None)
     mistakes.checked(lambda: places.check_kms_key(kms_key, output) if kms_key is not None else None)
     size = mistakes.checked(lambda: read_size(max_bytes) if max_bytes else 0)
@@ -266,7 +278,7 @@ def _run(
             run = runs.begin(where, asked, key, choices, lease)
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
-            summary = carry_out(run, workers, beam, Report(console), plan_only)
+            summary = carry_out(run, runner, Report(console), plan_only)
             if job and job.dry and not run.resumed:
                 runs.finish(run)  # the next run looks for itself
             if summary:

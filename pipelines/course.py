@@ -15,13 +15,12 @@ from pipelines import costs, execute, failures, known, ledger, look, plan, retir
 from pipelines.places import RunFailed, RunRefused
 from pipelines.progress import Report
 from pipelines.resources import check_resources
-from pipelines.runners import local_pipeline, workers_log
+from pipelines.runners import Runner
 from pipelines.runs import Run
 from pipelines.summary import STOPPED, Settled, Summary
 from transforms import maps, store_failures, stores, tables
 from transforms.rewrite import NOT_PERMISSIVE
 
-SLICE: Final = 4000
 _STAGES: Final = {"anonymize": "De-identifying", "split": "Splitting", "merge": "Merging"}
 _PLURALS: Final = {
     "patient": "patients",
@@ -39,7 +38,7 @@ _STOPPED: Final = {
 }
 
 
-def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, plan_only: bool) -> Summary | None:
+def carry_out(run: Run, runner: Runner, report: Report, plan_only: bool) -> Summary | None:
     """Carry a run from wherever it stands to its end; None where only the plan was asked for.
 
     Raises:
@@ -57,9 +56,9 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
             raise
         with report.stage("Planning", str(run.progress)):
             if run.ledger:
-                _run(run, partial(look.build, run=run), workers, beam_options)
+                _run(run, partial(look.build, run=run), runner, "look")
             if not run.ledger or look.due(run):
-                _run(run, partial(plan.build, run=run), workers, beam_options)
+                _run(run, partial(plan.build, run=run), runner, "plan")
     verdict = plan.verdict(run)
     report.plan(verdict, run.request.keep_source)
     try:
@@ -68,9 +67,9 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
         plan.discard(run)  # whatever the user mends, the same command looks at it anew
         raise
     if plan_only:
-        _tell_costs(run, verdict, report)
+        _tell_costs(run, verdict, runner, report)
         return None
-    slices = plan.slices(verdict, SLICE)
+    slices = plan.slices(verdict, runner.slice)
     stores.restricted_folder(run.slice_record(0).parent)
     stage = _STAGES.get(run.request.command, "Modifying")
     way = maps.way(run.choices.maps, verdict.map_bytes)
@@ -79,13 +78,14 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
         for number, buckets in enumerate(slices):
             if not run.slice_record(number).exists() and not watch.stopped:
                 run.temporary.mkdir(parents=True, exist_ok=True)
-                build = partial(execute.build, run=run, number=number, buckets=buckets, way=way)
+                counts = {it: verdict.buckets[it] for it in buckets}
+                build = partial(execute.build, run=run, number=number, buckets=counts, way=way)
                 with watch.looking():
-                    _run(run, build, workers, beam_options)
+                    _run(run, build, runner, f"slice-{number}")
     settled = _settle(run, slices, verdict)
     settled.stopped = watch.stopped
     if verdict.former:
-        _retire(run, settled, bool(verdict.deferred or settled.stopped), workers, beam_options)
+        _retire(run, settled, bool(verdict.deferred or settled.stopped), runner)
     if (settled.count, f"{settled.tokens:032x}") != (verdict.listed, verdict.tokens):
         raise RunFailed(
             f"{verdict.listed} objects were listed and {settled.count} settled, so the run isn't committed. "
@@ -100,10 +100,11 @@ def carry_out(run: Run, workers: int, beam_options: list[str], report: Report, p
     return summary
 
 
-def _tell_costs(run: Run, verdict: plan.Verdict, report: Report) -> None:
+def _tell_costs(run: Run, verdict: plan.Verdict, runner: Runner, report: Report) -> None:
     where = run.places
-    a_slice = execute.SHARDS * (len(tables.AUDIT) + len(tables.RESTRICTED)) + 1
-    records = 2 * len(verdict.buckets) + a_slice * len(plan.slices(verdict, SLICE))
+    slices = [sum(map(verdict.buckets.__getitem__, it)) for it in plan.slices(verdict, runner.slice)]
+    parts = sum(map(execute.shards, slices)) * (len(tables.AUDIT) + len(tables.RESTRICTED))
+    records = 2 * len(verdict.buckets) + parts + len(slices)
     needed = costs.needs(
         verdict.met, where.inputs, verdict.listed - verdict.due, where.output, where.restricted, where.audit, records
     )
@@ -134,12 +135,9 @@ def _may_merge(run: Run) -> bool:
     return run.request.allow_merge and run.request.force
 
 
-def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: list[str]) -> None:
+def _run(run: Run, build: Callable[[Any], None], runner: Runner, stage: str) -> None:
     try:
-        with workers_log(run.scratch / "workers.log"):
-            pipeline = local_pipeline(workers, beam_options, run.scratch)
-            build(pipeline)
-            pipeline.run().wait_until_finish()
+        runner.run(build, f"dicomveil-{run.id}-{stage}", run.scratch)
     except Exception as failure:
         # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
         if KeyboardInterrupt.__name__ in str(failure):
@@ -154,15 +152,15 @@ def _run(run: Run, build: Callable[[Any], None], workers: int, beam_options: lis
                 raise RunFailed(f"There is {met}. {remedy}, and run the same command again.") from None
         raise RunFailed(
             f"A worker failed ({type(failure).__name__}). Run the same command again: it goes on from where it was. "
-            f"What the workers said is in {run.scratch / 'workers.log'}."
+            f"What the workers said is in {runner.said or run.scratch / 'workers.log'}."
         ) from None
 
 
-def _retire(run: Run, settled: Settled, unfinished: bool, workers: int, beam_options: list[str]) -> None:
+def _retire(run: Run, settled: Settled, unfinished: bool, runner: Runner) -> None:
     """Settle what becomes of former versions, record it, and then remove what is to go."""
     if not retire.record_of(run.folder).exists():
         written = retire.written(run.places.restricted, settled.parts["restricted"])
-        _run(run, partial(retire.build, run=run, written=written, unfinished=unfinished), workers, beam_options)
+        _run(run, partial(retire.build, run=run, written=written, unfinished=unfinished), runner, "retire")
     for zone, name, count in retire.remove_recorded(run.folder, run.places.restricted, run.places.output):
         if zone == "gone":
             settled.gone[name] += count

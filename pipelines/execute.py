@@ -12,13 +12,23 @@ from transforms.outcomes import WriteSliceRecord
 from transforms.rewrite import Destination, RewriteInstances
 from transforms.successors import WriteSuccessors
 
-SHARDS: Final = 4  # parts of a table a slice, whatever the number of workers: a resumed run writes the same names
+_SHARDS: Final = 4
+_SHARD: Final = 1 << 10
 
 
-def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], way: str) -> None:
-    """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record."""
+def shards(instances: int) -> int:
+    """Parts of a table that a slice has, each held by one worker; a slice that is done again writes the same names."""
+    return max(_SHARDS, instances // _SHARD)
+
+
+def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: dict[int, int], way: str) -> None:
+    """EXECUTE one slice: planned instances + maps -> objects and outcomes -> tables -> the slice's record.
+
+    Args:
+      buckets: how many instances each has.
+    """
     where, folder, request, choices = run.places, str(run.folder), run.worker_request, run.choices
-    slice_ = pipeline | "Slice" >> beam.Create(buckets, reshuffle=False)
+    slice_ = pipeline | "Slice" >> beam.Create(list(buckets), reshuffle=False)
     pairs = slice_ | "Pair" >> PairWithMaps(folder, way)
     stop = str(run.stop) if choices.limits.failures else ""
     destination = Destination(
@@ -29,7 +39,7 @@ def build(pipeline: beam.Pipeline, run: Run, number: int, buckets: list[int], wa
     ledger = LedgerRows(run.key, fingerprint, run.fingerprints["table"], taking)
     kept = None if request.alters or run.ephemeral else ledger
     written = outcomes | "Outcomes" >> WriteOutcomes(
-        where.audit, where.restricted, run.id, f"{number:05}", SHARDS, fingerprint, kept
+        where.audit, where.restricted, run.id, f"{number:05}", shards(sum(buckets.values())), fingerprint, kept
     )
     linked = folder, where.audit, where.restricted, run.id, run.key, request
     crosswalks = slice_ | "Crosswalks" >> (

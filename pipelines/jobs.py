@@ -41,7 +41,7 @@ _LOOKS_LIKE_A_KEY: Final = re.compile(r"(?:\w+:)?(?:[0-9A-Fa-f]{64,}|[A-Za-z0-9+
 _VARIABLE: Final = re.compile(r"\$\{\w+\}|^(?:file:)?(?:\$[A-Za-z_]\w*|~\w*)(?:/|$)")
 _OWN: Final[dict[str, dict[str, Any]]] = {
     "command": {"description": "What is carried out.", "enum": list(COMMANDS)},
-    "runner": {"description": "Beam's runner.", "type": "string", "default": "DirectRunner"},
+    "runner": {"description": "Beam's; DirectRunner is here.", "type": "string", "default": "DirectRunner"},
     "beam": {
         "description": "More options for Beam, as words; behind -- those that it doesn't declare.",
         "type": "array",

@@ -11,10 +11,13 @@ from transforms.object_stores import bucket_of, scheme_of
 
 REPLACED = {"--direct_num_workers": "--workers", "--direct_running_mode": "--workers"}
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "direct", "local")
+CLUSTERS = ("FlinkRunner", "PortableRunner")
 
 
 def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -> list[str]:
     """What is handed to Beam: options that it declares, and after `--` whatever the user vouches for.
+
+    A runner is named among them where it isn't the local one.
 
     Raises:
       click.UsageError: an option that nobody knows, or a runner that can't be used; all at once.
@@ -29,12 +32,15 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
     problems = [_unknown(word, [*ours, *declared]) for word in _astray(extra, unknown)]
     names = {word.split("=")[0] for word in extra}
     problems += [f"{theirs}: say {our} instead" for theirs, our in REPLACED.items() if theirs in names]
-    runner = getattr(known, "runner", None)
-    if runner and runner not in LOCAL_RUNNERS:
-        problems.append("--runner: only the local runner so far (DirectRunner)")
+    local = known.runner is None or known.runner in LOCAL_RUNNERS
+    if not local and known.runner not in CLUSTERS:
+        problems.append(f"--runner: can't be used; name one of DirectRunner, {', '.join(CLUSTERS)}")
+    jar = known.flink_job_server_jar
+    if jar and "://" not in jar and not os.path.isfile(jar):
+        problems.append("--flink_job_server_jar: there is no such file")
     if problems:
         raise click.UsageError("\n".join(problems))
-    return _without_runner(extra) + undeclared
+    return (_without_runner(extra) if local else extra) + undeclared
 
 
 def check_apart(words: Iterable[str], places: Mapping[str, str]) -> None:

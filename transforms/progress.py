@@ -5,6 +5,7 @@ Each holds how many objects one worker has done, and how many of them have faile
 
 import contextlib
 import os
+import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ class Progress:
     def flush(self) -> None:
         """Write the count; that it can't be written is no reason to stop."""
         self._written = time.monotonic()
-        path = Path(self._folder) / f"{os.getpid()}-{id(self)}"
+        path = Path(self._folder) / f"{platform.node()}-{os.getpid()}-{id(self)}"
         with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
             file.write(f"{self._count} {self._failed}")
 

@@ -1,7 +1,7 @@
 """From (instance, study map) to an object of the output and its outcome: reads again, streams, writes atomically."""
 
 import hashlib
-import os
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -192,7 +192,7 @@ class _RewriteFn(OverlappingFn):
         return MODIFIED if planned.selected else COPIED
 
     def _aside(self, planned: Planned) -> Path:
-        return Path(self._to.temporary) / f"{planned.token}-{os.getpid()}-{threading.get_ident()}"
+        return Path(self._to.temporary) / f"{planned.token}-{secrets.token_hex(8)}"
 
     @contextmanager
     def _finished(

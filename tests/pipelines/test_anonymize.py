@@ -310,7 +310,20 @@ REFUSED = {
     ),
     "another store": (["--input", "hdfs://host/x", "--output", "{out}"], "no such storage can be used"),
     "unknown option": (["--input", "{in}", "--output", "{out}", "--worker", "2"], "did you mean --workers?"),
-    "another runner": (["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner"], "only the local runner"),
+    "another runner": (["--input", "{in}", "--output", "{out}", "--runner=SparkRunner"], "--runner: can't be used"),
+    "no cluster": (
+        ["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner", "--flink_master=localhost:1"],
+        "no JobManager of Flink answers at http://localhost:1",
+    ),
+    "no master": (["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner"], "--flink_master: name"),
+    "no job server": (
+        ["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner", "--flink_job_server_jar={in}/none.jar"],
+        "--flink_job_server_jar: there is no such file",
+    ),
+    "a cluster's workers": (
+        ["--input", "{in}", "--output", "{out}", "--runner=PortableRunner", "--workers", "2"],
+        "a cluster has --parallelism",
+    ),
     "the key itself": (["--input", "{in}", "--output", "{out}", "--key", "0123456789abcdef"], "never the key itself"),
     "short key": (["--input", "{in}", "--output", "{out}", "--key", "env:SHORT"], "shorter than 32 bytes"),
     "no key there": (["--input", "{in}", "--output", "{out}", "--key", "env:NOWHERE"], "is not set"),

@@ -486,7 +486,6 @@ def test_what_a_run_had_written_when_it_died_counts(site: Site, monkeypatch: pyt
 
     with monkeypatch.context() as patch:
         patch.setattr(execute, "build", die)
-        patch.setattr(course, "SLICE", 1)
         patch.setattr(course.plan, "slices", lambda verdict, size: [[it] for it in sorted(verdict.buckets)])
         site.run(only=first, status=1)
     assert len(site.instances()) == 1

@@ -237,7 +237,6 @@ def test_a_run_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     build = execute.build
     with monkeypatch.context() as patch:
         patch.setattr(execute, "build", die)
-        patch.setattr(course, "SLICE", 1)
         patch.setattr(course.plan, "slices", lambda verdict, size: [[it] for it in sorted(verdict.buckets)])
         archive.run("modify", PART, status=1)
         assert built

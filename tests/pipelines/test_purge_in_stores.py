@@ -571,10 +571,12 @@ def bring_back(archive: Archive, files: dict[str, bytes]) -> None:
         archive.bucket.store.create(str(part), [encoded(there.schema, rows)])
 
 
+_ASKED = os.environ.get("DICOMVEIL_CAMPAIGN", "")
+KILLS: Final = int(_ASKED) if _ASKED.isdigit() else 3
 STEPS: Final = 400  # more than any purge here takes
 
 
-@pytest.mark.parametrize("every", [17, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("every", [17, 1] if _ASKED else [17])
 def test_death_before_any_request_of_a_purge_loses_nothing(
     every: int, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -676,10 +678,6 @@ def test_who_has_lost_the_zone_deletes_nothing(in_gs: Archive, monkeypatch: pyte
     monkeypatch.setattr(stored_removals.StoredOutput, "settle", taking)
     assert "Another run has taken over" in in_gs.purge(status=1)
     assert len(in_gs.versions()) == 1
-
-
-_ASKED = os.environ.get("DICOMVEIL_CAMPAIGN", "")
-KILLS: Final = int(_ASKED) if _ASKED.isdigit() else 6
 
 
 @pytest.mark.long
