@@ -1,5 +1,6 @@
 """Work on several elements of a bundle at once, since most of it is waiting for a store to answer."""
 
+import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +28,8 @@ class OverlappingFn(beam.DoFn):
         """Whether its work waits for a store: files are read faster one after the other."""
         raise NotImplementedError
 
-    def worked(self, element: Any, result: Any) -> None:
-        """Hear of a result, in the worker's own thread."""
+    def worked(self, element: Any, result: Any, seconds: float) -> None:
+        """Hear of a result and how long it took, in the worker's own thread."""
 
     def setup(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE)
@@ -41,12 +42,12 @@ class OverlappingFn(beam.DoFn):
 
     def process(self, element: Any) -> Iterator[Any]:
         if self.waits(element):
-            self._pending.append((element, self._pool.submit(self.work, element)))
+            self._pending.append((element, self._pool.submit(self._timed, element)))
             while len(self._pending) > AT_ONCE or (self._pending and self._pending[0][1].done()):
                 yield self._oldest()
         else:
-            result = self.work(element)
-            self.worked(element, result)
+            result, seconds = self._timed(element)
+            self.worked(element, result, seconds)
             yield result
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -55,6 +56,10 @@ class OverlappingFn(beam.DoFn):
 
     def _oldest(self) -> Any:
         element, future = self._pending.popleft()
-        result = future.result()
-        self.worked(element, result)
+        result, seconds = future.result()
+        self.worked(element, result, seconds)
         return result
+
+    def _timed(self, element: Any) -> tuple[Any, float]:
+        begun = time.monotonic()
+        return self.work(element), time.monotonic() - begun

@@ -26,6 +26,7 @@ from dicomveil.transcoder import Transcoded
 from transforms import store_failures, stores
 from transforms.children import ChildrenUnable
 from transforms.locations import ObjectLocation, locate
+from transforms.metrics import count_settled
 from transforms.object_stores import scheme_of
 from transforms.only_copies import is_only_copy
 from transforms.outputs import Outputs
@@ -160,7 +161,8 @@ class _RewriteFn(OverlappingFn):
             return set_aside(planned, "stopped", "", "rewrite")
         return self._outcome(planned, encoded)
 
-    def worked(self, pair: tuple[Planned, bytes], outcome: Outcome) -> None:
+    def worked(self, pair: tuple[Planned, bytes], outcome: Outcome, seconds: float) -> None:
+        count_settled(outcome, seconds)
         self._progress.count(failed=outcome.outcome == "quarantined" and not pair[0].reason)
 
     def _is_stopped(self) -> bool:

@@ -14,6 +14,7 @@ from dicomveil.study import study_token
 from dicomveil.uids import uid_token
 from transforms import stores
 from transforms.locations import locate
+from transforms.metrics import count_scanned
 from transforms.object_stores import scheme_of
 from transforms.overlapping import OverlappingFn
 from transforms.progress import Progress
@@ -54,8 +55,9 @@ class _ScanFn(OverlappingFn):
     def waits(self, source: SourceObject) -> bool:
         return bool(scheme_of(source.uri))
 
-    def worked(self, source: SourceObject, planned: Planned) -> None:
+    def worked(self, source: SourceObject, planned: Planned, seconds: float) -> None:
         self._progress.count()
+        count_scanned(seconds)
 
     def finish_bundle(self) -> Iterator[Any]:
         yield from super().finish_bundle()
