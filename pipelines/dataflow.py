@@ -1,0 +1,50 @@
+"""What Google Cloud Dataflow must be told, and what its workers don't see."""
+
+from collections.abc import Iterator
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
+
+from dicomveil.errors import DicomveilError
+from pipelines.places import Places
+from transforms.object_stores import scheme_of
+
+_NEEDED = {
+    "project": "name the project that pays",
+    "region": "name the region of the workers: the buckets' own",
+    "temp_location": "name a folder in the bucket of --restricted: what passes between stages leads to originals",
+}
+
+
+class DataflowRefused(DicomveilError):
+    """A run can't be handed to Dataflow; the message names every option that is in the way."""
+
+
+def check(words: list[str], where: Places | None, key: str | None) -> None:
+    """See that Dataflow is told what it needs, and that its workers will find what they need.
+
+    Raises:
+      DataflowRefused: they won't.
+    """
+    if problems := [*_untold(PipelineOptions(words)), *_unseen(where, key)]:
+        raise DataflowRefused("\n".join(problems))
+
+
+def _untold(options: PipelineOptions) -> Iterator[str]:
+    try:
+        from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401  # whether what it needs is there
+    except ImportError:
+        yield "--runner: Dataflow needs one more package: pip install 'dicomveil[dataflow]'"
+    told = options.view_as(GoogleCloudOptions)
+    yield from (f"--{name}: {remedy}" for name, remedy in _NEEDED.items() if not getattr(told, name))
+    if not options.view_as(WorkerOptions).sdk_container_image:
+        yield "--sdk_container_image: name the image that deploy/dataflow/Dockerfile makes, in a registry"
+
+
+def _unseen(where: Places | None, key: str | None) -> Iterator[str]:
+    if where:
+        roots = [("--input", uri) for uri in where.inputs] + [("--input-list", uri) for uri in where.lists]
+        roots += [("--output", where.output), ("--audit", where.audit), ("--restricted", where.restricted)]
+        for option in dict.fromkeys(option for option, uri in roots if not scheme_of(uri)):
+            yield f"{option}: is a folder of this machine, which the workers don't see: name a place in a store"
+    if key is None or not key.startswith("gcp-secret:"):
+        yield "--key: must be a gcp-secret: here, since the workers have neither your environment nor your files"
