@@ -69,7 +69,7 @@ def carry_out(run: Run, runner: Runner, report: Report, plan_only: bool) -> Summ
     if plan_only:
         _tell_costs(run, verdict, runner, report)
         return None
-    slices = plan.slices(verdict, runner.slice)
+    slices = plan.sliced(run, verdict, runner.slice)
     stores.restricted_folder(run.slice_record(0).parent)
     stage = _STAGES.get(run.request.command, "Modifying")
     way = maps.way(run.choices.maps, verdict.map_bytes)

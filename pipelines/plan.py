@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 import apache_beam as beam
 
@@ -31,6 +32,7 @@ from transforms.selection import SelectResources
 from transforms.study import BuildStudyMaps
 
 _MORE, _AGAIN = "more", "again"
+_SLICES: Final = "slices.json"
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def verdict(run: Run) -> Verdict:
 
 def discard(run: Run) -> None:
     """Remove a plan: one that never became whole, or was refused."""
-    (run.folder / "verdict.json").unlink(missing_ok=True)
+    for kept in ("verdict.json", _SLICES):
+        (run.folder / kept).unlink(missing_ok=True)
     stores.clear(run.folder / "plan")
 
 
@@ -205,6 +208,14 @@ def _gather(originals: dict[str, set[str]], instances: list[Planned], maps: dict
 
 def _counts(originals: dict[str, set[str]]) -> dict[str, int]:
     return {role: count for role, found in originals.items() if (count := len(found - {""})) > 1}
+
+
+def sliced(run: Run, verdict: Verdict, instances: int) -> list[list[int]]:
+    """The slices that a run began with, or begins with now: when it goes on, a number must mean the same slice."""
+    kept = run.folder / _SLICES
+    if not kept.exists():
+        stores.create_restricted(kept, json.dumps(slices(verdict, instances)).encode())
+    return list(json.loads(kept.read_bytes()))
 
 
 def slices(verdict: Verdict, instances: int) -> list[list[int]]:

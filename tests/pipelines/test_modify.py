@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipelines import course, execute
+from pipelines import course, execute, runners
 from tests.pipelines.archives import UIDS, Archive, uid_of
 from tests.pipelines.test_anonymize import contents, table
 from tests.test_orthanc_cases import data_set, instance, stored
@@ -220,6 +220,26 @@ def test_another_selection_is_another_request(tmp_path: Path) -> None:
     assert archive.run("modify", PART).names() == PARTED and contents(tmp_path / "out") == before
     done = archive.run("modify", PART | {"Resources": [{"SOPInstanceUID": "$A/2"}]}, "--overwrite")
     assert done.names()["P1/S/A/2"] == "P1/S+/A+/2+"
+
+
+def test_a_run_goes_on_with_the_slices_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a runner that would take larger ones, for whose number what a smaller one has settled would stand."""
+    archive = Archive(tmp_path, TORN | {"P2/U/D/1": []})
+    whole = archive.run("modify", PART, output="whole")
+    build, built = execute.build, []
+
+    def die(pipeline: object, number: int, **how: object) -> None:
+        if built:
+            raise RuntimeError("killed")
+        built.append(number)
+        build(pipeline, number=number, **how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "build", die)
+        patch.setattr(runners.Local, "slice", 1)
+        archive.run("modify", PART, status=1)
+    done = archive.run("modify", PART)
+    assert done.summary["Resumed"] and contents(done.output) == contents(whole.output)
 
 
 def test_a_run_that_was_killed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
