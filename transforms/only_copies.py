@@ -7,8 +7,10 @@ output in a store lies in the restricted zone, by the output's URI. It is writte
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from typing import Final
 
+from dicomveil.errors import InvalidInstance
 from transforms import files, stores
 from transforms.locations import Location, ObjectLocation
 from transforms.object_stores import ABSENT, OtherVersion
@@ -27,6 +29,20 @@ def is_only_copy(root: Location, name: str, restricted: Location) -> bool:
         return files.is_protected(root / name)
     mark_of = _mark(root / name, restricted)
     return stores.holds(mark_of.parent, mark_of.name)
+
+
+def leave(output: Location, chunks: Iterable[bytes]) -> None:
+    """Leave an output that is marked so as it is, which must be what would be written.
+
+    Raises:
+      InvalidInstance: "only-copy", where it is something else.
+      StoreFailed: it can't be read.
+    """
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    if digest.hexdigest() != stores.sha256_of_file(output):
+        raise InvalidInstance("only-copy")
 
 
 def mark(output: ObjectLocation, restricted: Location) -> bool:

@@ -3,7 +3,6 @@
 Of a folder's outputs the tables of the runs tell the same.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -11,11 +10,10 @@ from dicomveil.compile import fingerprint_of
 from dicomveil.errors import InvalidInstance
 from dicomveil.keys import Keys
 from dicomveil.request import Request
-from transforms import stores
 from transforms.ledger import uri_token
 from transforms.locations import Location, ObjectLocation
 from transforms.object_stores import ABSENT, NotThere, OtherVersion
-from transforms.only_copies import is_only_copy
+from transforms.only_copies import is_only_copy, leave
 from transforms.records import Planned
 from transforms.store_failures import StoreUnavailable, serving
 
@@ -56,7 +54,7 @@ class Outputs:
                     for _ in chunks:
                         pass
                 elif version != ABSENT and is_only_copy(root, name, self._restricted):
-                    _leave(target, chunks)
+                    leave(target, chunks)
                 else:
                     try:
                         target.store.create(target.uri, chunks, tokens, version, self._kms_key)
@@ -73,19 +71,6 @@ class Outputs:
             _SOURCE: uri_token(self._keys, planned.uri),
             _MADE: self._keys.token("output-made", planned.token.encode(), *self._by, study_map),
         }
-
-
-def _leave(target: ObjectLocation, chunks: Iterable[bytes]) -> None:
-    """Leave an output as it is, which must be what would be written.
-
-    Raises:
-      InvalidInstance: "only-copy", where it is something else.
-    """
-    digest = hashlib.sha256()
-    for chunk in chunks:
-        digest.update(chunk)
-    if digest.hexdigest() != stores.sha256_of_file(target):
-        raise InvalidInstance("only-copy")
 
 
 def is_output(target: ObjectLocation) -> bool:

@@ -28,7 +28,7 @@ from transforms.children import ChildrenUnable
 from transforms.locations import ObjectLocation, locate
 from transforms.metrics import count_settled
 from transforms.object_stores import scheme_of
-from transforms.only_copies import is_only_copy
+from transforms.only_copies import is_only_copy, leave
 from transforms.outputs import Outputs
 from transforms.overlapping import OverlappingFn
 from transforms.progress import Progress
@@ -226,13 +226,9 @@ class _RewriteFn(OverlappingFn):
         """
         if isinstance(self._root, ObjectLocation):
             return self._outputs.put(self._root, name, planned, encoded, written.through(chunks))
-        if not is_only_copy(self._root, name, self._restricted):
-            return stores.create(self._root / name, aside, written.through(chunks))
-        for _ in written.through(chunks):
-            pass
-        if written.sha256.hexdigest() != stores.sha256_of_file(self._root / name):
-            raise InvalidInstance("only-copy")
-        return None
+        if is_only_copy(self._root, name, self._restricted):
+            return leave(self._root / name, written.through(chunks))
+        return stores.create(self._root / name, aside, written.through(chunks))
 
     def _rewrite(self, planned: Planned, scan: InstanceScan, encoded: bytes) -> Outcome:
         written, mine = _Digest(), self._mine

@@ -120,7 +120,6 @@ UNKEYED = {
     "pipelines/ledger.py",
     "pipelines/spilling.py",
     "transforms/only_copies.py",
-    "transforms/outputs.py",
     "transforms/stores.py",
     "transforms/crosswalks.py",
     "transforms/ledger.py",
