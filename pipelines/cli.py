@@ -230,10 +230,11 @@ def _run(
     from pipelines.choices import Choices
     from pipelines.course import carry_out
     from pipelines.limits import Limits, check_failures, read_size
+    from pipelines.local import Local
     from pipelines.options import beam_options, check_apart
     from pipelines.progress import Report
     from pipelines.requests import read_filter, read_request
-    from pipelines.runners import Local, runner_of
+    from pipelines.runners import runner_of
     from transforms.secrets import refer
 
     ours = [name for option in ctx.command.params for name in option.opts]

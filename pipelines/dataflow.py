@@ -1,10 +1,12 @@
-"""What Google Cloud Dataflow must be told, and what its workers don't see."""
+"""Google Cloud Dataflow as a runner: what it must be told, and what its workers don't see."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from dicomveil.errors import DicomveilError
+from pipelines.cluster import Cluster
 from pipelines.places import Places
 from transforms.object_stores import scheme_of
 
@@ -12,11 +14,27 @@ _NEEDED = {
     "project": "name the project that pays",
     "region": "name the region of the workers: the buckets' own",
     "temp_location": "name a folder in the bucket of --restricted: what passes between stages leads to originals",
+    "sdk_container_image": "name the image that deploy/dataflow/Dockerfile makes, in a registry",
 }
 
 
 class DataflowRefused(DicomveilError):
     """A run can't be handed to Dataflow; the message names every option that is in the way."""
+
+
+class Dataflow(Cluster):
+    """Google's service, which has a job of its own for each pipeline."""
+
+    said = "the job's logs, which the console of Google Cloud shows"
+
+    def check(self, where: Places | None, key: str | None) -> None:
+        check(self.options, where, key)
+
+    @property
+    def _runner(self) -> Any:
+        from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
+
+        return DataflowRunner()
 
 
 def check(words: list[str], where: Places | None, key: str | None) -> None:
@@ -34,10 +52,8 @@ def _untold(options: PipelineOptions) -> Iterator[str]:
         from apache_beam.runners.dataflow.internal import apiclient  # noqa: F401  # whether what it needs is there
     except ImportError:
         yield "--runner: Dataflow needs one more package: pip install 'dicomveil[dataflow]'"
-    told = options.view_as(GoogleCloudOptions)
-    yield from (f"--{name}: {remedy}" for name, remedy in _NEEDED.items() if not getattr(told, name))
-    if not options.view_as(WorkerOptions).sdk_container_image:
-        yield "--sdk_container_image: name the image that deploy/dataflow/Dockerfile makes, in a registry"
+    told = options.get_all_options()
+    yield from (f"--{name}: {remedy}" for name, remedy in _NEEDED.items() if not told[name])
 
 
 def _unseen(where: Places | None, key: str | None) -> Iterator[str]:

@@ -1,17 +1,95 @@
-"""What a Flink cluster is asked beside Beam's job service: by its REST interface, about jobs of a name."""
+"""A Flink cluster as a runner: Beam's job service submits, and the JobManager is asked by its REST interface."""
 
+import atexit
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
+import apache_beam as beam
 import requests
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions
+from apache_beam.runners.portability.flink_runner import FlinkJarJobServer, FlinkRunner
+from apache_beam.runners.portability.job_server import JobServer
+from apache_beam.runners.runner import PipelineRunner
 
 from dicomveil.errors import DicomveilError
+from pipelines.cluster import Cluster
+from pipelines.places import Places
 
+_DEFAULTS: Final = ("--flink_version=1.20", "--execution_mode_for_batch=BATCH_FORCED")
+"""Stages run one after the other, each from what is on disk."""
 _SECONDS: Final = 10
 
 
 class FlinkRefused(DicomveilError):
     """A cluster can't be used; the message names the option and what to do."""
+
+
+def with_defaults(words: list[str]) -> list[str]:
+    """Options, and what Flink is told unless they say otherwise."""
+    named = {word.split("=")[0] for word in words}
+    return [*words, *(word for word in _DEFAULTS if word.split("=")[0] not in named)]
+
+
+class Flink(Cluster):
+    """A cluster of Flink's, whose JobManager can be asked itself."""
+
+    def check(self, where: Places | None, key: str | None) -> None:
+        check(self._master, self._told.flink_version)
+
+    def run(self, build: Callable[[beam.Pipeline], None], name: str, folder: Path) -> None:
+        cancel(self._master, name)  # a command that was killed may have left it at work
+        try:
+            super().run(build, name, folder)
+        except BaseException:
+            cancel(self._master, name)
+            raise
+
+    @cached_property
+    def _told(self) -> FlinkRunnerOptions:
+        return PipelineOptions(self.options).view_as(FlinkRunnerOptions)
+
+    @property
+    def _master(self) -> str:
+        return str(FlinkRunner.add_http_scheme(self._told.flink_master))
+
+    @cached_property
+    def _runner(self) -> PipelineRunner:
+        return _Flink()
+
+
+class _Flink(FlinkRunner):
+    """Flink's, with one job server for all pipelines: Beam starts another for each, and stops none before the end."""
+
+    _service: "_JobServer | None" = None
+
+    def default_job_server(self, options: PipelineOptions) -> "_JobServer":
+        if self._service is None:
+            told = options.view_as(FlinkRunnerOptions)
+            told.flink_master = self.add_http_scheme(told.flink_master)
+            self._service = _JobServer(FlinkJarJobServer(options))
+        return self._service
+
+
+class _JobServer(JobServer):
+    """A job server that goes on until this process ends."""
+
+    def __init__(self, server: JobServer) -> None:
+        self._server = server
+
+    def start(self) -> Any:
+        return self._stub
+
+    @cached_property
+    def _stub(self) -> Any:
+        stub = self._server.start()
+        atexit.register(self.stop)
+        return stub
+
+    def stop(self) -> None:
+        self._server.stop()
 
 
 def check(master: str, version: str) -> None:

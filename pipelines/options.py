@@ -22,14 +22,9 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
     Raises:
       click.UsageError: an option that nobody knows, or a runner that can't be used; all at once.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
+    parser = _parser()
     known, unknown = parser.parse_known_args(extra)
-    declared = [name for action in parser._actions for name in action.option_strings]
-    problems = [_unknown(word, [*ours, *declared]) for word in _astray(extra, unknown)]
+    problems = [_unknown(word, [*ours, *_names(parser)]) for word in _astray(extra, unknown)]
     names = {word.split("=")[0] for word in extra}
     problems += [f"{theirs}: say {our} instead" for theirs, our in REPLACED.items() if theirs in names]
     local = known.runner is None or known.runner in LOCAL_RUNNERS
@@ -41,6 +36,24 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
     if problems:
         raise click.UsageError("\n".join(problems))
     return (_without_runner(extra) if local else extra) + undeclared
+
+
+def declared() -> set[str]:
+    """Every option that Beam declares."""
+    return set(_names(_parser()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    return parser
+
+
+def _names(parser: argparse.ArgumentParser) -> list[str]:
+    return [name for action in parser._actions for name in action.option_strings]
 
 
 def check_apart(words: Iterable[str], places: Mapping[str, str]) -> None:

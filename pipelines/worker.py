@@ -15,7 +15,7 @@ from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_a
 from apache_beam.runners.worker import sdk_worker_main
 from google.protobuf import json_format, text_format
 
-from pipelines.runners import share_memory
+from pipelines.memory import share_memory
 
 _LEVEL: Final = "beam:option:default_sdk_harness_log_level:v1"
 _SECONDS: Final = 60

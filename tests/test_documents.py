@@ -1,6 +1,5 @@
 """What the repository says of itself is so: documents, configurations and names."""
 
-import argparse
 import importlib.metadata
 import json
 import re
@@ -12,7 +11,6 @@ from pathlib import Path
 import pydicom
 import pytest
 import yaml
-from apache_beam.options.pipeline_options import PipelineOptions
 from click.testing import CliRunner
 from pydicom.data import get_testdata_file
 
@@ -26,6 +24,7 @@ from dicomveil.request import Request
 from dicomveil.schema import COMMANDS, MEMBERS, PIXEL_OPTIONS, obeyed, published
 from dicomveil.uids import new_uid
 from pipelines.cli import anonymize, cli
+from pipelines.options import declared
 from transforms import tables
 
 ROOT = Path(__file__).parent.parent
@@ -221,14 +220,6 @@ def test_the_recipe_gives_its_own_example() -> None:
 
 
 # --------------------------------------------------------------------------------------------------------- the README
-
-
-def declared() -> set[str]:
-    """The options that Beam declares."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
-    return {name for action in parser._actions for name in action.option_strings}
 
 
 def test_the_options_of_the_readme_exist() -> None:

@@ -83,7 +83,7 @@ def test_a_run_stops_where_too_much_fails_while_it_writes(site: Site, monkeypatc
     """What is left is not attempted, is in no ledger, and the next run does it."""
     monkeypatch.setattr("transforms.rewrite._SECONDS", -1)
     monkeypatch.setattr("pipelines.failures._POLL", 0.001)
-    monkeypatch.setattr("pipelines.runners.Local.slice", 1)
+    monkeypatch.setattr("pipelines.local.Local.slice", 1)
     monkeypatch.setattr("transforms.progress._SECONDS", -1)
     put_studies(site, [1] * 6)
 

@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from pipelines import course, execute, runners
+from pipelines import course, execute
+from pipelines.local import Local
 from tests.pipelines.archives import UIDS, Archive, uid_of
 from tests.pipelines.test_anonymize import contents, table
 from tests.test_orthanc_cases import data_set, instance, stored
@@ -236,7 +237,7 @@ def test_a_run_goes_on_with_the_slices_that_it_began_with(tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(execute, "build", die)
-        patch.setattr(runners.Local, "slice", 1)
+        patch.setattr(Local, "slice", 1)
         archive.run("modify", PART, status=1)
     done = archive.run("modify", PART)
     assert done.summary["Resumed"] and contents(done.output) == contents(whole.output)
