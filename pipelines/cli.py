@@ -53,6 +53,9 @@ def cli() -> None:
     """
 
 
+_KMS_KEY: Final = click.option(
+    "--kms-key", metavar="NAME", help="Of gs:// or s3://: the key management's key that encrypts the outputs."
+)
 _OPTIONS: Final[tuple[_Option, ...]] = (
     click.option("--input", "inputs", multiple=True, metavar="URI...", help="Folders, files, patterns."),
     click.option(
@@ -100,9 +103,7 @@ _OPTIONS: Final[tuple[_Option, ...]] = (
         help="How what a study settles reaches its instances: as a side input, or beside them where that is too large.",
     ),
     click.option("--max-failures", metavar="N|P%", help="Stop where more than so many inputs fail."),
-    click.option(
-        "--kms-key", metavar="NAME", help="Of gs:// or s3://: the key management's key that encrypts the outputs."
-    ),
+    _KMS_KEY,
 )
 """Of every command that reads instances and writes others."""
 
@@ -235,6 +236,7 @@ def _run(
     from pipelines.progress import Report
     from pipelines.requests import read_filter, read_request
     from pipelines.runners import runner_of
+    from transforms.object_stores import scheme_of
     from transforms.secrets import refer
 
     ours = [name for option in ctx.command.params for name in option.opts]
@@ -258,7 +260,7 @@ def _run(
     if not isinstance(runner, Local) and ctx.get_parameter_source("workers") is not ParameterSource.DEFAULT:
         mistakes.found.append("--workers: are this machine's; a cluster has --parallelism")
     mistakes.checked(lambda: refer(key) if key is not None else None)
-    mistakes.checked(lambda: places.check_kms_key(kms_key, output) if kms_key is not None else None)
+    mistakes.checked(lambda: places.check_kms_key(kms_key, output))
     size = mistakes.checked(lambda: read_size(max_bytes) if max_bytes else 0)
     failing = mistakes.checked(lambda: check_failures(max_failures) if max_failures else "")
     limits = Limits(max_instances or 0, size or 0, failing or "")
@@ -284,7 +286,10 @@ def _run(
                 runs.finish(run)  # the next run looks for itself
             if summary:
                 summary.print(Console())
-            copied = _copy_to_medium((where.output,), medium, "", console) if summary and medium else 0
+            copied = 0
+            if summary and medium:
+                fits = scheme_of(str(medium)) == scheme_of(where.output)
+                copied = _copy_to_medium((where.output,), medium, "", console, kms_key if fits else None)
             if summary and not asked.keep_source and not summary.stopped:
                 sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console, lease)))
     if summary:
@@ -388,17 +393,25 @@ def compact(restricted: str, audit: str | None) -> None:
 @click.option("--certificate", required=True, metavar="FILE", help="One that the request named under EncryptFor.")
 @click.option("--private-key", required=True, metavar="FILE", help="Its key, which only you may read.")
 @click.option("--password-file", metavar="FILE", help="Holds the key's password, and only you may read it.")
+@_KMS_KEY
 def reidentify(
-    inputs: tuple[str, ...], output: str, certificate: str, private_key: str, password_file: str | None
+    inputs: tuple[str, ...],
+    output: str,
+    certificate: str,
+    private_key: str,
+    password_file: str | None,
+    kms_key: str | None,
 ) -> None:
     """Put back what was encrypted for a certificate, in every instance below the inputs."""
     import os
 
     from pipelines import reidentify as door
+    from pipelines.places import check_kms_key
 
     console = Console(file=os.fdopen(os.dup(2), "w"))
     mistakes = _Mistakes()
     opener = mistakes.checked(lambda: door.opener(certificate, private_key, password_file))
+    mistakes.checked(lambda: check_kms_key(kms_key, output))
     where = mistakes.checked(lambda: door.places(inputs, output)) if opener else None
     if mistakes.found or opener is None or where is None:
         stop("\n".join(mistakes.found), EXIT_USAGE)
@@ -406,7 +419,9 @@ def reidentify(
     stays = "What was restored so far stays"
     with ending(f"There is {{}}. {stays}; files there are never overwritten.", f"{{}}. {stays}.", f"{stays}."):
         with console.status("Restoring") as status:
-            settled = door.reidentify(*where, opener, lambda count: status.update(f"Restoring: {count:,} files"))
+            settled = door.reidentify(
+                *where, opener, lambda count: status.update(f"Restoring: {count:,} files"), kms_key or ""
+            )
     settled.print(Console())
     sys.exit(settled.exit_status)
 
@@ -415,7 +430,8 @@ def reidentify(
 @click.option("--input", "inputs", multiple=True, required=True, metavar="URI...", help="What runs have written.")
 @click.option("--output", required=True, metavar="URI", help="A new folder or prefix: the root of the medium.")
 @click.option("--id", "file_set_id", metavar="NAME", default="", help="What the medium is called: its File-set ID.")
-def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
+@_KMS_KEY
+def media(inputs: tuple[str, ...], output: str, file_set_id: str, kms_key: str | None) -> None:
     """Copy instances into a File-set for CD, DVD or USB, with a DICOMDIR; their bytes stay as they are.
 
     Exit status: 0 all are in it, 3 some are left out, 2 wrong usage, 1 failure.
@@ -423,16 +439,20 @@ def media(inputs: tuple[str, ...], output: str, file_set_id: str) -> None:
     import os
 
     from pipelines import media as door
+    from pipelines.places import check_kms_key
 
     mistakes = _Mistakes()
     mistakes.checked(lambda: door.check_id(file_set_id))
+    mistakes.checked(lambda: check_kms_key(kms_key, output))
     where = mistakes.checked(lambda: door.places(inputs, output))
     if mistakes.found or where is None:
         stop("\n".join(mistakes.found), EXIT_USAGE)
-    sys.exit(_copy_to_medium(*where, file_set_id, Console(file=os.fdopen(os.dup(2), "w"))))
+    sys.exit(_copy_to_medium(*where, file_set_id, Console(file=os.fdopen(os.dup(2), "w")), kms_key))
 
 
-def _copy_to_medium(inputs: tuple[str, ...], root: "Location", file_set_id: str, console: Console) -> int:
+def _copy_to_medium(
+    inputs: tuple[str, ...], root: "Location", file_set_id: str, console: Console, kms_key: str | None
+) -> int:
     """Write a File-set, and tell of it: the exit status."""
     from pipelines import media as door
 
@@ -443,7 +463,9 @@ def _copy_to_medium(inputs: tuple[str, ...], root: "Location", file_set_id: str,
         refused=EXIT_FAILURE,
     ):
         with console.status("Copying") as status:
-            written = door.write(inputs, root, file_set_id, lambda count: status.update(f"Copying: {count:,} files"))
+            written = door.write(
+                inputs, root, file_set_id, lambda count: status.update(f"Copying: {count:,} files"), kms_key or ""
+            )
     written.print(Console())
     return written.exit_status
 

@@ -107,13 +107,16 @@ def check_id(file_set_id: str) -> None:
         raise MediaRefused("--id: is no File-set ID; write at most 16 capital letters, digits, blanks or _")
 
 
-def write(given: Iterable[str], output: Location, file_set_id: str, told: Callable[[int], None]) -> Written:
+def write(
+    given: Iterable[str], output: Location, file_set_id: str, told: Callable[[int], None], kms_key: str = ""
+) -> Written:
     """Copy every instance of some inputs into a File-set, and write its DICOMDIR.
 
     About a kilobyte an instance is held, for their order; each is copied in pieces.
 
     Args:
       told: hears how many files were looked at.
+      kms_key: name of the store's key that encrypts it; "" where its bucket decides.
 
     Raises:
       MediaRefused: something else is written there.
@@ -124,13 +127,13 @@ def write(given: Iterable[str], output: Location, file_set_id: str, told: Callab
         directory = Directory(aside)
         for numbers, found in _numbered(sorted(_instances(given, written, told))):
             try:
-                _add(directory, output, numbers, found)
+                _add(directory, output, numbers, found, kms_key)
             except (NotOnMedia, Unsuitable) as unsuitable:
                 written.leave(found.uri, unsuitable.reason)
                 continue
             written.instances, written.bytes = written.instances + 1, written.bytes + found.size
         if written.instances:
-            _create(output / DICOMDIR, directory.chunks(file_set_id))
+            _create(output / DICOMDIR, directory.chunks(file_set_id), kms_key)
     return written
 
 
@@ -180,17 +183,17 @@ def _numbered(found: list[_Found]) -> Iterator[tuple[Numbers, _Found]]:
         yield Numbers(*numbers), it
 
 
-def _add(directory: Directory, output: Location, numbers: Numbers, found: _Found) -> None:
+def _add(directory: Directory, output: Location, numbers: Numbers, found: _Found, kms_key: str) -> None:
     with ExitStack() as opened:
         source = opened.enter_context(stores.open_version(found.uri, found.version, found.size, whole=True))
         chain = [encoded(record) for record in records(_header(source), numbers)]
         chunks = (source.read(offset, LARGEST_CHUNK) for offset in range(0, source.size, LARGEST_CHUNK))
-        _create(output / "/".join(numbers.file_id), stores.made_of(opened, chunks))
+        _create(output / "/".join(numbers.file_id), stores.made_of(opened, chunks), kms_key)
     directory.add(chain, numbers, found.sop_instance_uid)
 
 
-def _create(target: Location, chunks: Iterable[bytes]) -> None:
-    if not stores.create_new(target, chunks):
+def _create(target: Location, chunks: Iterable[bytes], kms_key: str) -> None:
+    if not stores.create_new(target, chunks, encryption_key=kms_key):
         raise MediaRefused("something else was written where the File-set goes: name a new folder, and start again")
 
 

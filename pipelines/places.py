@@ -160,13 +160,13 @@ def _bucket(uri: str) -> tuple[str, str]:
     return scheme_of(uri), bucket_of(uri)
 
 
-def check_kms_key(name: str, output: str) -> None:
+def check_kms_key(name: str | None, output: str) -> None:
     """Refuse a key by which nothing would be encrypted.
 
     Raises:
-      RunRefused: the output is in no store that takes a key's name.
+      RunRefused: one is named, and the output is in no store that takes a key's name.
     """
-    if scheme_of(output) not in ("gs", "s3"):
+    if name is not None and scheme_of(output) not in ("gs", "s3"):
         raise RunRefused(
             "--kms-key: is for an --output in gs:// or s3://; in az:// give the container an encryption scope, and on "
             "this machine encrypt the file system."

@@ -152,11 +152,14 @@ def banner(output: Location) -> str:
     return f"This output identifies people. {who}; keep it apart from what is shared."
 
 
-def reidentify(given: Iterable[str], output: Location, opened_by: Opener, told: Callable[[int], None]) -> Settled:
+def reidentify(
+    given: Iterable[str], output: Location, opened_by: Opener, told: Callable[[int], None], kms_key: str = ""
+) -> Settled:
     """Restore every instance that some inputs mean, one by one, in bounded memory.
 
     Args:
       told: hears how many files are settled.
+      kms_key: name of the store's key that encrypts what is written; "" where its bucket decides.
 
     Raises:
       StoreFailed: an input can't be listed, or the output can't be written.
@@ -167,7 +170,7 @@ def reidentify(given: Iterable[str], output: Location, opened_by: Opener, told: 
             continue
         done.add((listed.uri, listed.version))
         try:
-            settled.attributes += _restore(listed, output, opened_by)
+            settled.attributes += _restore(listed, output, opened_by, kms_key)
             settled.restored += 1
         except (NotRestored, Unsuitable) as unsuitable:
             settled.left[unsuitable.reason] += 1
@@ -179,7 +182,7 @@ def reidentify(given: Iterable[str], output: Location, opened_by: Opener, told: 
     return settled
 
 
-def _restore(listed: listing.Listed, output: Location, opened_by: Opener) -> int:
+def _restore(listed: listing.Listed, output: Location, opened_by: Opener, kms_key: str) -> int:
     """Restore one file; the number of its attributes that were put back."""
     if listed.reason:
         raise Unsuitable(listed.reason)
@@ -188,6 +191,7 @@ def _restore(listed: listing.Listed, output: Location, opened_by: Opener) -> int
         restored = restore(source, opened_by)
         target = output / restored.name
         stores.restricted_folder(target.parent)
-        if not stores.create_new(target, stores.made_of(opened, restored.chunks()), files.OWNER_ONLY):
+        chunks = stores.made_of(opened, restored.chunks())
+        if not stores.create_new(target, chunks, files.OWNER_ONLY, kms_key):
             raise NotRestored("name-taken")
     return restored.count

@@ -186,6 +186,13 @@ def s3_client(url: str) -> Any:
     )
 
 
+def encrypted_by(emulator: Emulator, uri: str) -> str:
+    """The key that S3 says encrypts an object; "" for its own."""
+    bucket, _, name = uri.removeprefix("s3://").partition("/")
+    told = s3_client(emulator.url).head_object(Bucket=bucket, Key=name)
+    return str(told.get("SSEKMSKeyId", "")) if told.get("ServerSideEncryption") == "aws:kms" else ""
+
+
 @contextmanager
 def azure() -> Iterator[Emulator]:
     """Azurite's blob service."""

@@ -188,13 +188,16 @@ def create_small(target: Location, data: bytes, mode: int = files.OPEN_TO_ALL, d
     create(target, _beside(target), [data], mode, durable)
 
 
-def create_new(target: Location, chunks: Iterable[bytes], mode: int = files.OPEN_TO_ALL) -> bool:
+def create_new(
+    target: Location, chunks: Iterable[bytes], mode: int = files.OPEN_TO_ALL, encryption_key: str = ""
+) -> bool:
     """Create an object whole or not at all, and only where nothing has its name yet.
 
     A store is asked before as well: what is there already needn't be sent, and above 8 MiB not every store judges.
 
     Args:
       mode: of a file; who may read what is in a store, its bucket decides.
+      encryption_key: name of the store's key that encrypts it; "" where its bucket decides.
 
     Returns:
       Whether it was created.
@@ -210,7 +213,7 @@ def create_new(target: Location, chunks: Iterable[bytes], mode: int = files.OPEN
         if target.exists():
             return False
         try:
-            target.store.create(target.uri, chunks, version=ABSENT)
+            target.store.create(target.uri, chunks, version=ABSENT, encryption_key=encryption_key)
         except OtherVersion:
             return False
         return True

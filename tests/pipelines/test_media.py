@@ -24,6 +24,7 @@ from pydicom.fileset import FileSet, is_conformant_file_id
 from dicomveil.media import DICOMDIR, REASONS, SYNTAXES, Directory, Numbers, encoded, records
 from dicomveil.testing import CT, EXPLICIT, IMPLICIT, Syntax, minimal, part10, write_demo_study
 from pipelines import media as door
+from tests import emulators
 from tests.corpora import CORPUS, KEY
 from tests.emulators import Emulator
 from tests.faults import ALWAYS, proxy
@@ -254,6 +255,16 @@ def test_a_run_in_a_store_may_end_with_its_medium(release: Path, tmp_path: Path,
         run(*bucket.words("--dicomdir", f"{bucket.output}/cd"))
         run("media", "--input", release, "--output", tmp_path / "cd")
         assert objects(bucket, f"{bucket.output}/cd") == contents(tmp_path / "cd")
+
+
+def test_a_key_of_the_store_encrypts_the_file_set(release: Path, tmp_path: Path, moto: Emulator) -> None:
+    """The DICOMDIR, too; where no name can be taken the command says so."""
+    with bucket_of(moto) as bucket:
+        run("media", "--input", release, "--output", f"{bucket.output}/cd", "--kms-key", "alias/release")
+        for it in bucket.store.list(f"{bucket.output}/"):
+            assert emulators.encrypted_by(moto, it.uri) == "alias/release"
+    done = run("media", "--input", release, "--output", tmp_path / "cd", "--kms-key", "alias/release", status=2)
+    assert "--kms-key: is for an --output in gs:// or s3://" in done.output
 
 
 def test_who_else_writes_there_is_never_overwritten(

@@ -318,6 +318,16 @@ def test_mistakes_in_a_store_are_told_before_anything_is_written(folder: Path, b
         assert not [it.uri for it in bucket.store.list(f"{root}/") if "back" in it.uri]
 
 
+def test_a_key_of_the_store_encrypts_what_is_restored(folder: Path, tmp_path: Path, moto: Emulator) -> None:
+    """Its name goes with each; where no name can be taken the command says so."""
+    with bucket_of(moto) as bucket:
+        back(folder, f"{bucket.restricted}/back", "first", 0, "--kms-key", "alias/clinic")
+        names = [it.uri for it in bucket.store.list(f"{bucket.restricted}/")]
+        assert names and {emulators.encrypted_by(moto, name) for name in names} == {"alias/clinic"}
+    told = back(folder, tmp_path / "back", "first", 2, "--kms-key", "alias/clinic")
+    assert "--kms-key: is for an --output in gs:// or s3://" in told
+
+
 def test_a_file_that_changes_while_it_is_read_leaves_no_object(
     folder: Path, tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

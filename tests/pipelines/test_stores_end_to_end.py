@@ -246,13 +246,12 @@ def test_mistakes_are_told_before_anything_is_written(
 
 
 def test_a_key_of_the_store_encrypts_the_outputs(moto: Emulator, site: Site) -> None:
-    """Its name goes with each; where no name can be taken the command says so."""
+    """Its name goes with each, also with the medium's; where no name can be taken the command says so."""
     with bucket_of(moto) as bucket:
         bucket.copy(site.input)
-        bucket.run("--kms-key", "alias/release", status=3)
-        name = next(iter(bucket.outputs()))
-        told = emulators.s3_client(moto.url).head_object(Bucket=bucket.output.partition("://")[2], Key=f"out/{name}")
-        assert (told["ServerSideEncryption"], told["SSEKMSKeyId"]) == ("aws:kms", "alias/release")
+        bucket.run("--kms-key", "alias/release", "--dicomdir", f"{bucket.output}/cd", status=3)
+        for name in (f"out/{next(iter(bucket.outputs()))}", "cd/DICOMDIR"):
+            assert emulators.encrypted_by(moto, f"{bucket.output}/{name}") == "alias/release"
         refused = bucket.run("--kms-key", "alias/release", output=str(site.output), status=2)
         assert "--kms-key: is for an --output in gs:// or s3://" in refused
 
