@@ -123,6 +123,11 @@ REASONS: Final[dict[str, Reason]] = {
     "value-taken": Reason(
         _Q, "A crosswalk gives somebody else what is derived for this study.", "Give that one another value."
     ),
+    "study-too-large": Reason(
+        _Q,
+        "What must be known of its study's instances is more than one worker may be given at once.",
+        "Name fewer of them: what comes later is consistent with what came before.",
+    ),
     "envelope-size": Reason(
         _Q, "More originals to encrypt than are held in memory.", "Name fewer in EncryptAttributes."
     ),

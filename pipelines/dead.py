@@ -96,7 +96,7 @@ def _planned_names(folder: Location, state: dict[str, Any], keys: Keys) -> Itera
     rewriting = Rewriting(
         replace(request, scope=state["fingerprints"].get("scope", "")), str(folder / "target.dcm"), keys
     )
-    for bucket in range(plans.BUCKETS):
+    for bucket in plans.buckets(str(folder)):
         maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(str(folder), bucket)}
         for planned in plans.read_instances(str(folder), bucket):
             if planned.scan and not planned.reason:

@@ -30,6 +30,7 @@ from transforms.rejoin import RejoinInstances, SieveTokens
 from transforms.scan import ScanInstances
 from transforms.selection import SelectResources
 from transforms.study import BuildStudyMaps
+from transforms.study_groups import SetLargeStudiesAside
 
 _MORE, _AGAIN = "more", "again"
 _SLICES: Final = "slices.json"
@@ -100,6 +101,7 @@ def build(pipeline: beam.Pipeline, run: Run) -> None:
     known = Facts(pipeline, run.known, superseded)
     sieve = scanned | "Tokens" >> SieveTokens() if known.kinds else None
     planned = scanned | "Conflicts" >> SettleConflicts(run.key, request, run.places.output, known, sieve)
+    planned = planned | "Sizes" >> SetLargeStudiesAside(scanned)
     if request.alters:
         studies = planned | "Alterations" >> BuildAlterations(run.key, request, runs.altered_before(run))
     else:
@@ -112,7 +114,7 @@ def build(pipeline: beam.Pipeline, run: Run) -> None:
         if run.ledger:
             again = rejoining | "Though unchanged" >> UnchangedOf(folder)
             again | "Count them" >> CountUnchanged(run.folder / _AGAIN)
-    (planned, studies) | "Keep" >> WritePlan(folder)
+    (planned, studies) | "Keep" >> WritePlan(folder, sources)
 
 
 def verdict(run: Run) -> Verdict:

@@ -96,7 +96,8 @@ def _check_given(run: Run, numbers: Iterable[int]) -> None:
 def _note_target(run: Run, study_token: str) -> None:
     """Keep what the study that is merged into says of itself: its first instance by SOP Instance UID, as far as they
     can be read."""
-    folder, bucket = str(run.folder), plans.study_bucket(study_token)
+    folder = str(run.folder)
+    bucket = plans.bucket_holding(folder, study_token)
     maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(folder, bucket)}
     there = [it for it in plans.read_instances(folder, bucket) if it.study_token == study_token and not it.reason]
     if not there or maps[study_token].conflict:

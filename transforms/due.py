@@ -31,7 +31,7 @@ class WriteDue(KeepInParts):
 
 
 def _bucket(source: SourceObject) -> int:
-    return plans.study_bucket(source.token)
+    return plans.token_bucket(source.token)
 
 
 def _write_due(folder: str, bucket: int, sources: list[SourceObject]) -> None:

@@ -17,18 +17,19 @@ class KeepInParts(beam.PTransform):
     """Keep the elements of a collection in numbered parts, each written whole by one worker.
 
     Args:
-      number: of the part that an element belongs to.
+      number: of the part that an element belongs to, by it and `beside`.
       write: writes the part of a number, and all that it holds.
+      beside: side inputs.
     """
 
-    def __init__(self, number: Callable[[Any], int], write: Callable[[int, list[Any]], None]) -> None:
+    def __init__(self, number: Callable[..., int], write: Callable[[int, list[Any]], None], *beside: Any) -> None:
         super().__init__()
-        self._number, self._write = number, write
+        self._number, self._write, self._beside = number, write, beside
 
     def expand(self, elements: beam.PCollection) -> beam.PCollection[int]:
         return (
             elements
-            | "Key by part" >> beam.WithKeys(self._number).with_output_types(tuple[int, Any])
+            | "Key by part" >> beam.WithKeys(self._number, *self._beside).with_output_types(tuple[int, Any])
             | "Group by part" >> beam.GroupByKey()
             | "Write" >> beam.ParDo(_KeepFn(self._write)).with_output_types(int)
         )
@@ -48,21 +49,25 @@ class WritePlan(beam.PTransform):
 
     Args:
       folder: of the run, in the restricted zone.
+      sources: what was listed; their number says how many buckets there are.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, sources: beam.PCollection) -> None:
         super().__init__()
-        self._folder = folder
+        self._folder, self._sources = folder, sources
 
     def expand(self, plan: tuple[beam.PCollection[Planned], beam.PCollection[PlannedStudy]]) -> beam.PCollection[int]:
         instances, maps = plan
-        written = instances | "Instances" >> KeepInParts(plans.bucket_of, partial(plans.write_instances, self._folder))
-        studies = maps | "Studies" >> KeepInParts(_map_bucket, partial(plans.write_studies, self._folder))
+        count = self._sources | "Count" >> beam.combiners.Count.Globally()
+        enough = beam.pvalue.AsSingleton(count | "Enough" >> beam.Map(plans.enough_buckets).with_output_types(int))
+        keep, keep_maps = (partial(write, self._folder) for write in (plans.write_instances, plans.write_studies))
+        written = instances | "Instances" >> KeepInParts(plans.bucket_of, keep, enough)
+        studies = maps | "Studies" >> KeepInParts(_map_bucket, keep_maps, enough)
         return (written, studies) | "Buckets" >> beam.Flatten()
 
 
-def _map_bucket(study: PlannedStudy) -> int:
-    return plans.study_bucket(study.study_token)
+def _map_bucket(study: PlannedStudy, buckets: int) -> int:
+    return plans.token_bucket(study.study_token, buckets)
 
 
 LISTED: Final = "listed"

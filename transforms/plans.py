@@ -16,8 +16,14 @@ from transforms.locations import Location, locate, matching, table_file
 from transforms.records import Planned, PlannedStudy
 from transforms.tables import PLAN_INSTANCES, PLAN_STUDIES, name_of, read_part, write_part
 
-BUCKETS: Final = 256
+_FEWEST: Final = 256
+_IN_ONE: Final = 1 << 13
 _ROWS: Final = 1024
+
+
+def enough_buckets(objects: int) -> int:
+    """How many buckets a plan of so many objects has: a power of two, so that some thousands are in each."""
+    return max(_FEWEST, 1 << (objects // _IN_ONE).bit_length())
 
 
 def buckets(folder: str) -> list[int]:
@@ -35,14 +41,22 @@ def _table(folder: str, schema: pa.Schema) -> Location:
     return locate(folder) / name_of(schema) / "run=plan"
 
 
-def bucket_of(planned: Planned) -> int:
+def bucket_of(planned: Planned, buckets: int = _FEWEST) -> int:
     """The bucket of an instance: its study's, or its own where it has none."""
-    return study_bucket(planned.study_token or planned.token)
+    return token_bucket(planned.study_token or planned.token, buckets)
 
 
-def study_bucket(study_token: str) -> int:
-    """A bucket from a token, whose digits are evenly spread."""
-    return int(study_token[:8], 16) % BUCKETS
+def token_bucket(token: str, buckets: int = _FEWEST) -> int:
+    """A bucket from a token, whose digits are evenly spread; however many there are, they are in the tokens' order."""
+    return int(token[:8], 16) * buckets >> 32
+
+
+def bucket_holding(folder: str, study_token: str) -> int:
+    """The bucket that a study's map is in; -1 for none."""
+    for bucket in buckets(folder):
+        if any(row["study_token"] == study_token for row in _streamed(folder, PLAN_STUDIES, bucket, ["study_token"])):
+            return bucket
+    return -1
 
 
 def write_instances(folder: str, bucket: int, rows: list[Planned]) -> None:

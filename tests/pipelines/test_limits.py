@@ -13,6 +13,7 @@ from dicomveil.errors import InvalidInstance
 from pipelines.limits import LimitRefused, Limits, check_failures, read_size
 from tests.pipelines.test_known import Site
 from tests.pipelines.test_ledger import outcomes, summary
+from transforms import plans
 from transforms.rewrite import Rewriting
 
 
@@ -66,6 +67,44 @@ def test_one_study_is_taken_however_large(site: Site) -> None:
     put_studies(site, [3, 3])
     site.run("--max-bytes", "1")
     assert outcomes(site) == {"deidentified": 3, "not-attempted over-limit": 3}
+
+
+def test_a_study_too_large_to_be_held_is_set_aside(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, and nothing else; it comes out once there is room, and what was there stays as it is."""
+    put_studies(site, [2, 9, 3])
+    with monkeypatch.context() as small:
+        small.setattr("transforms.study_groups.LARGEST", 1000)
+        site.run(status=3)
+    assert outcomes(site) == {"deidentified": 5, "quarantined study-too-large": 9}
+    before = {path: path.stat().st_mtime_ns for path in site.output.rglob("*.dcm")}
+    site.run("--reprocess", "quarantined")
+    assert outcomes(site) == {"deidentified": 9, "unchanged": 5}
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in site.output.rglob("*.dcm")}.items()
+
+
+@pytest.mark.parametrize("limit", [[], ["--max-instances", "6"]], ids=["all", "limited"])
+def test_a_plan_of_many_buckets_is_the_plan_of_few(
+    limit: list[str], site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, the same studies come first, and the same bytes come out."""
+    few = Site(tmp_path / "few")
+    for it in (site, few):
+        put_studies(it, [2, 3, 1, 4, 2])
+    few.run(*limit)
+    monkeypatch.setattr("transforms.plans._IN_ONE", 1)
+    monkeypatch.setattr("transforms.plans._FEWEST", 1)
+    monkeypatch.setattr("pipelines.local.Local.slice", 3)
+    site.run(*limit)
+    assert outcomes(site) == outcomes(few) and studies(site) == studies(few)
+    written = ({path.name: path.read_bytes() for path in it.output.rglob("*.dcm")} for it in (site, few))
+    assert next(written) == next(written) != {}
+
+
+@pytest.mark.parametrize(("objects", "buckets"), [(0, 256), (2_000_000, 256), (10_000_000, 2048), (10**9, 131072)])
+def test_a_bucket_holds_some_thousands(objects: int, buckets: int) -> None:
+    """So that whoever writes or reads one needs no more memory for a larger archive."""
+    assert plans.enough_buckets(objects) == buckets
+    assert {plans.token_bucket(f"{digit:x}fffffff", 16) for digit in range(16)} == set(range(16))
 
 
 def test_a_plan_with_too_many_failures_writes_nothing(site: Site) -> None:

@@ -36,10 +36,10 @@ def plan(
         for number in range(count)
     ]
     instances += [Planned(f"ffffffff{number}", "", 0, "", reason="not-dicom") for number in range(2)]
-    for bucket in {plans.bucket_of(it) for it in instances} | {plans.study_bucket(study) for study in studies}:
+    for bucket in {plans.bucket_of(it) for it in instances} | {plans.token_bucket(study) for study in studies}:
         plans.write_instances(str(folder), bucket, [it for it in instances if plans.bucket_of(it) == bucket])
         here = [
-            PlannedStudy(it, it.encode()) for it in studies if plans.study_bucket(it) == bucket and it not in mapless
+            PlannedStudy(it, it.encode()) for it in studies if plans.token_bucket(it) == bucket and it not in mapless
         ]
         plans.write_studies(str(folder), bucket, here)
     return sorted((it.token, b"" if it.study_token in mapless else it.study_token.encode()) for it in instances)
