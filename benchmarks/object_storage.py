@@ -5,9 +5,7 @@ how memory goes with the number of instances, and how many requests one takes; t
 """
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any, Final
 
 import psutil
 
+from benchmarks.machine import report
 from dicomveil.keys import generate_key
 from dicomveil.testing import Syntax, minimal, part10
 from tests import emulators
@@ -141,17 +140,6 @@ def _resident(pid: int) -> int:
     return total
 
 
-def report(measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """What was measured, and on what."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = {
-        "cpus": os.cpu_count(),
-        "memory_gib": psutil.virtual_memory().total >> 30,
-        "python": platform.python_version(),
-    }
-    return {"commit": commit, "command": sys.argv, "machine": machine, "measured": measured}
-
-
 def main() -> None:
     """Measure each size that was asked for, and print it all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -159,12 +147,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", type=Path, help="a file for what was measured")
     asked = parser.parse_args()
-    found = report([measure(objects, asked.workers) for objects in asked.objects])
-    text = json.dumps(found, indent=2)
-    if asked.json:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(text + "\n")
-    print(text)
+    report([measure(objects, asked.workers) for objects in asked.objects], asked.json)
 
 
 if __name__ == "__main__":

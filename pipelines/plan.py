@@ -18,7 +18,7 @@ from transforms import facts, plans, stores
 from transforms.alterations import BuildAlterations
 from transforms.conflicts import SettleConflicts
 from transforms.due import ReadDue, UnchangedOf
-from transforms.facts import Facts
+from transforms.facts import Facts, Retired
 from transforms.formers import ReadSuperseded
 from transforms.issuers import CountIssuers
 from transforms.ledger import CountUnchanged
@@ -83,8 +83,8 @@ class Verdict:
 
 def build(pipeline: beam.Pipeline, run: Run) -> None:
     """PLAN: objects -> scans -> selected -> settled -> maps -> buckets; and once more for what rejoins."""
-    request = run.worker_request
-    scan = ScanInstances(run.key, str(run.progress), request, str(run.filter) if run.choices.taking else "")
+    taking = str(run.filter) if run.choices.taking else ""
+    scan = ScanInstances(run.key, str(run.progress), run.worker_request, taking)
     folder = str(run.folder)
     if run.ledger:
         sources = pipeline | "Due" >> ReadDue(folder)
@@ -93,7 +93,25 @@ def build(pipeline: beam.Pipeline, run: Run) -> None:
         sources = pipeline | "Match" >> MatchSources(str(run.folder / "inputs.json"), run.key)
         sources | "Listed" >> SumListed(folder)
         superseded = None
-    scanned = sources | "Scan" >> scan
+    settle(pipeline, run, sources, sources | "Scan" >> scan, scan, superseded)
+
+
+def settle(
+    pipeline: beam.Pipeline,
+    run: Run,
+    sources: beam.PCollection,
+    scanned: beam.PCollection[Planned],
+    scan: beam.PTransform,
+    superseded: beam.PCollection[Retired] | None,
+) -> None:
+    """The part of the plan that opens no object: scans -> selected -> settled -> maps -> buckets.
+
+    Args:
+      sources: what there is; its number counts.
+      scan: from objects to scans, for what rejoins.
+      superseded: what the ledger shows to be over; None where there is none.
+    """
+    request, folder = run.worker_request, str(run.folder)
     if run.request.selects:
         described = run.described if request.describes else None
         selecting = SelectResources(run.selection, run.found, described, run.key, request)

@@ -1,0 +1,27 @@
+"""What was measured, and on what: the JSON that each benchmark ends with."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def report(measured: list[dict[str, Any]], file: Path | None = None) -> None:
+    """Print what was measured with commit, command and machine; and write it to a file, where one is named."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = {
+        "cpus": os.cpu_count(),
+        "memory_gib": psutil.virtual_memory().total >> 30,
+        "python": platform.python_version(),
+    }
+    told = {"commit": commit, "command": sys.argv, "machine": machine, "measured": measured}
+    text = json.dumps(told, indent=2)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text + "\n")
+    print(text)

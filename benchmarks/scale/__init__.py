@@ -1,0 +1,1 @@
+"""How what a run does beside reading and writing instances grows with the archive."""
