@@ -281,7 +281,7 @@ def _run(
             run = runs.begin(where, asked, key, choices, lease)
             if run.resumed:
                 console.print(f"Going on with run {run.id}, begun {run.started}.", highlight=False)
-            summary = carry_out(run, runner, Report(console), plan_only)
+            summary = carry_out(run, runner, Report(console, runner.tasks), plan_only)
             if job and job.dry and not run.resumed:
                 runs.finish(run)  # the next run looks for itself
             if summary:

@@ -15,7 +15,7 @@ from pipelines.places import Places
 from pipelines.worker_logs import quiet, workers_log
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cluster:
     """Workers of their own, which a job service sees to; what they say is in the cluster's logs."""
 
@@ -39,6 +39,10 @@ class Cluster:
                 with suppress(Exception):  # it may have ended by itself; and an interrupt may have ended its service
                     result.cancel()
                 raise
+
+    def tasks(self) -> tuple[int, int] | None:
+        """Job services tell only at the end."""
+        return None
 
     @cached_property
     def _runner(self) -> PipelineRunner:

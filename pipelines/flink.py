@@ -36,16 +36,24 @@ def with_defaults(words: list[str]) -> list[str]:
 class Flink(Cluster):
     """A cluster of Flink's, whose JobManager can be asked itself."""
 
+    _job = ""
+
     def check(self, where: Places | None, key: str | None) -> None:
         check(self._master, self._told.flink_version)
 
     def run(self, build: Callable[[beam.Pipeline], None], name: str, folder: Path) -> None:
         cancel(self._master, name)  # a command that was killed may have left it at work
+        self._job = name
         try:
             super().run(build, name, folder)
         except BaseException:
             cancel(self._master, name)
             raise
+        finally:
+            self._job = ""
+
+    def tasks(self) -> tuple[int, int] | None:
+        return tasks(self._master, self._job) if self._job else None
 
     @cached_property
     def _told(self) -> FlinkRunnerOptions:
@@ -113,6 +121,18 @@ def check(master: str, version: str) -> None:
         raise FlinkRefused(f"--flink_version: is {version}, and the cluster is of {there}: say --flink_version={minor}")
 
 
+def tasks(master: str, name: str) -> tuple[int, int] | None:
+    """How many tasks of the job of a name are done, and of how many; None where none is at work, or nobody answers.
+
+    Args:
+      master: as `check` has it.
+    """
+    with suppress(requests.RequestException, ValueError, KeyError):
+        for job in _jobs(master, name):
+            return int(job["tasks"]["finished"]), int(job["tasks"]["total"])
+    return None
+
+
 def cancel(master: str, name: str) -> None:
     """Cancel what runs by a name; that the cluster can't be asked is no error, since nothing else could be done.
 
@@ -120,9 +140,14 @@ def cancel(master: str, name: str) -> None:
       master: as `check` has it.
     """
     with suppress(requests.RequestException, ValueError, KeyError):
-        for job in _get(f"{master}/jobs/overview")["jobs"]:
-            if job["name"] == name and job["end-time"] < 0:
-                requests.patch(f"{master}/jobs/{job['jid']}", params={"mode": "cancel"}, timeout=_SECONDS)
+        for job in _jobs(master, name):
+            requests.patch(f"{master}/jobs/{job['jid']}", params={"mode": "cancel"}, timeout=_SECONDS)
+
+
+def _jobs(master: str, name: str) -> list[dict[str, Any]]:
+    """The jobs of a name that are at work."""
+    there = _get(f"{master}/jobs/overview")["jobs"]
+    return [job for job in there if job["name"] == name and job["end-time"] < 0]
 
 
 def _get(url: str) -> Any:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,13 +14,18 @@ from transforms.progress import counted
 
 _POLL: Final = 0.3
 _LINE_EVERY: Final = 30.0
+_TASKS_EVERY: Final = 2.0
 
 
 class Report:
-    """Tells a person what is going on, on standard error."""
+    """Tells a person what is going on, on standard error.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+      tasks: of the pipeline at work, how many are done and how many there are; None where nobody tells.
+    """
+
+    def __init__(self, console: Console, tasks: Callable[[], tuple[int, int] | None]) -> None:
+        self.console, self._tasks = console, tasks
 
     def plan(self, verdict: Verdict, keep_source: bool = True) -> None:
         """Say what the plan comes to, and what will be deleted in the end."""
@@ -38,7 +43,7 @@ class Report:
 
     @contextmanager
     def stage(self, name: str, folder: str, total: int | None = None) -> Iterator[None]:
-        """Show the workers' counts in `folder` while a stage runs."""
+        """Show the workers' counts in `folder`, and what the cluster tells, while a stage runs."""
         before, stop = counted(folder), threading.Event()
         show = self._bar if self.console.is_terminal else self._lines
         thread = threading.Thread(target=show, args=(name, folder, before, total, stop), daemon=True)
@@ -50,11 +55,15 @@ class Report:
             thread.join()
 
     def _bar(self, name: str, folder: str, before: int, total: int | None, stop: threading.Event) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task: TaskID = progress.add_task(name, total=total)
+        columns = (TextColumn("{task.description}{task.fields[tasks]}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as progress:
+            task: TaskID = progress.add_task(name, total=total, tasks="")
+            asked = 0.0
             while not stop.wait(_POLL):
                 progress.update(task, completed=counted(folder) - before)
+                if time.monotonic() - asked > _TASKS_EVERY:
+                    asked = time.monotonic()
+                    progress.update(task, tasks=self._told())
 
     def _lines(self, name: str, folder: str, before: int, total: int | None, stop: threading.Event) -> None:
         last = time.monotonic()
@@ -63,4 +72,9 @@ class Report:
         while not stop.wait(_POLL):
             if time.monotonic() - last > _LINE_EVERY:
                 last = time.monotonic()
-                self.console.print(f"{name}: {counted(folder) - before:,}{of}", highlight=False)
+                self.console.print(f"{name}{self._told()}: {counted(folder) - before:,}{of}", highlight=False)
+
+    def _told(self) -> str:
+        """What the cluster tells, as it stands behind a stage's name."""
+        tasks = self._tasks()
+        return f" ({tasks[0]} of {tasks[1]} tasks)" if tasks else ""

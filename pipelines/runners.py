@@ -45,6 +45,10 @@ class Runner(Protocol):
         """
         ...
 
+    def tasks(self) -> tuple[int, int] | None:
+        """Of the pipeline at work how many tasks are done, and of how many; None where nobody tells."""
+        ...
+
 
 def runner_of(workers: int, beam_options: list[str]) -> Runner:
     """The one that some options name; the local one where they name none."""

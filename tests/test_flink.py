@@ -18,6 +18,7 @@ import pytest
 import requests
 
 from dicomveil.testing import Syntax, minimal, part10, write_demo_study
+from pipelines import flink
 
 CLUSTER = os.environ.get("DICOMVEIL_FLINK", "")
 MASTER = f"http://localhost:{os.environ.get('FLINK_PORT', '8081')}"
@@ -108,6 +109,12 @@ def states(stage: str) -> set[str]:
     return {job["state"] for job in jobs if stage in job["name"]}
 
 
+def at_work() -> list[str]:
+    """The jobs that the cluster carries out."""
+    jobs = requests.get(f"{MASTER}/jobs/overview", timeout=30).json()["jobs"]
+    return [job["name"] for job in jobs if job["state"] == "RUNNING"]
+
+
 def until(there: Callable[[], bool], seconds: float = 300) -> None:
     """Wait for something that must come."""
     last = time.monotonic() + seconds
@@ -174,6 +181,7 @@ def test_whoever_dies_the_end_is_the_same(
     """Killed at its work with no word: the cluster starts what it lost again, and the command hears nothing of it."""
     output = tmp_path / "out"
     with started(command("anonymize", many, output, key, *on_flink()), output):
+        assert [told for name in at_work() if (told := flink.tasks(MASTER, name)) and 0 < told[0] < told[1]]
         (workers() if victim == "worker" else task_managers())[0].kill()
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
