@@ -138,6 +138,8 @@ def _may_merge(run: Run) -> bool:
 def _run(run: Run, build: Callable[[Any], None], runner: Runner, stage: str) -> None:
     try:
         runner.run(build, f"dicomveil-{run.id}-{stage}".lower(), run.scratch)
+    except RunFailed:
+        raise
     except Exception as failure:
         # Beam puts a worker's exception into the text of its own; only the kind of it is told on.
         if KeyboardInterrupt.__name__ in str(failure):

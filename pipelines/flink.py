@@ -16,7 +16,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from dicomveil.errors import DicomveilError
 from pipelines.cluster import Cluster
-from pipelines.places import Places
+from pipelines.places import Places, RunFailed
 
 _DEFAULTS: Final = ("--flink_version=1.20", "--execution_mode_for_batch=BATCH_FORCED")
 """Stages run one after the other, each from what is on disk."""
@@ -46,8 +46,13 @@ class Flink(Cluster):
         self._job = name
         try:
             super().run(build, name, folder)
-        except BaseException:
+        except BaseException as failure:
             cancel(self._master, name)
+            if isinstance(failure, Exception) and not _answers(self._master):
+                raise RunFailed(
+                    f"No JobManager of Flink answers at {self._master} any more. Have it start, and run the same "
+                    "command again: it goes on from where it was."
+                ) from None
             raise
         finally:
             self._job = ""
@@ -119,6 +124,14 @@ def check(master: str, version: str) -> None:
     minor = there.rpartition(".")[0]
     if minor != version:
         raise FlinkRefused(f"--flink_version: is {version}, and the cluster is of {there}: say --flink_version={minor}")
+
+
+def _answers(master: str) -> bool:
+    try:
+        _get(f"{master}/overview")
+    except requests.RequestException:
+        return False
+    return True
 
 
 def tasks(master: str, name: str) -> tuple[int, int] | None:

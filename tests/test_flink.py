@@ -93,14 +93,9 @@ def undisturbed(many: Path, key: Path) -> dict[str, bytes]:
     return contents(many.parent / "local")
 
 
-def workers() -> list[psutil.Process]:
-    """The worker processes that TaskManagers have started."""
-    return [it for it in psutil.process_iter(["cmdline"]) if "pipelines.worker" in (it.info["cmdline"] or [])]
-
-
-def task_managers() -> list[psutil.Process]:
-    running = psutil.process_iter(["cmdline"])
-    return [it for it in running if any("TaskManagerRunner" in word for word in it.info["cmdline"] or [])]
+def running(program: str) -> list[psutil.Process]:
+    """The processes of the cluster with a name like this."""
+    return [it for it in psutil.process_iter(["cmdline"]) if any(program in word for word in it.info["cmdline"] or [])]
 
 
 def states(stage: str) -> set[str]:
@@ -182,10 +177,35 @@ def test_whoever_dies_the_end_is_the_same(
     output = tmp_path / "out"
     with started(command("anonymize", many, output, key, *on_flink()), output):
         assert [told for name in at_work() if (told := flink.tasks(MASTER, name)) and 0 < told[0] < told[1]]
-        (workers() if victim == "worker" else task_managers())[0].kill()
+        running("pipelines.worker" if victim == "worker" else "TaskManagerRunner")[0].kill()
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
     assert contents(output) == undisturbed
+
+
+def test_a_job_manager_that_dies_ends_the_command_and_it_goes_on_later(
+    many: Path, key: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Without high availability its jobs are lost with it; the command says so, and what was settled isn't done again."""
+    output = tmp_path / "out"
+    words = command("anonymize", many, output, key, *on_flink())
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
+    running("StandaloneSessionClusterEntrypoint")[0].kill()
+    told, _ = process.communicate()
+    assert process.returncode == 1 and f"No JobManager of Flink answers at {MASTER}" in told, told
+    subprocess.run([SCRIPT, "jobmanager", CLUSTER], check=True)
+    until(there_again)
+    assert "Going on with run" in done(words)
+    assert contents(output) == undisturbed
+
+
+def there_again() -> bool:
+    """Whether the JobManager answers, and has its two TaskManagers back."""
+    try:
+        return bool(requests.get(f"{MASTER}/overview", timeout=30).json()["taskmanagers"] == 2)
+    except requests.RequestException:
+        return False
 
 
 def test_an_interrupted_command_ends_its_job_and_goes_on_later(

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # A Flink cluster on this machine, as a trial and for tests: one JobManager and two TaskManagers, from packages alone.
 #
-#   deploy/flink/cluster.sh install|start|stop|taskmanager [FOLDER]
+#   deploy/flink/cluster.sh install|start|stop|jobmanager|taskmanager [FOLDER]
 #
-# `taskmanager` starts one more, as what watches over a cluster does where one has died.
+# The last two start one more, as what watches over a cluster does where one has died.
 # FOLDER (build/flink) holds Flink, Beam's job server, and what they log. Java 11 or 17, Maven and pip are needed.
 # FLINK_PORT (8081) is where the JobManager answers; PYTHON what packages are installed with.
 set -euo pipefail
@@ -50,7 +50,7 @@ start() {
   stop
   mkdir -p "$FLINK_CONF_DIR" "$FLINK_LOG_DIR" "$FLINK_PID_DIR" "$to/tmp" && chmod 700 "$to/tmp"
   cp "$flink/conf/"* "$FLINK_CONF_DIR/"
-  "$flink/bin/jobmanager.sh" start "${settings[@]}" >/dev/null
+  jobmanager
   taskmanager
   taskmanager
   for _ in $(seq 60); do
@@ -62,6 +62,10 @@ start() {
   done
   echo "The cluster doesn't come up: $FLINK_LOG_DIR tells why" >&2
   exit 1
+}
+
+jobmanager() {
+  "$flink/bin/jobmanager.sh" start "${settings[@]}" >/dev/null
 }
 
 taskmanager() {
@@ -78,7 +82,7 @@ case "${1:-}" in
 install) install ;;
 start) install && start ;;
 stop) stop ;;
-taskmanager) taskmanager ;;
+jobmanager | taskmanager) "$1" ;;
 *)
   sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
   exit 2
