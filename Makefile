@@ -6,11 +6,12 @@ PYTHON := $(shell for python in python3.12 python3.11 python3.13 python3.10 pyth
 	&& echo $$python && break; done)
 
 FLINK := build/flink
+PRISM := build/bin/prism
 ON_FLINK = --runner=FlinkRunner --flink_master=localhost:8081 --flink_version=1.19 \
 	--flink_job_server_jar=$(CURDIR)/$(FLINK)/job-server.jar --environment_type=PROCESS \
 	'--environment_config={"command":"$(CURDIR)/$(VENV)/bin/dicomveil-worker"}' --parallelism=2
 
-.PHONY: run test flink test-flink flink-stop campaign install lint format bench clean
+.PHONY: run test flink test-flink flink-stop prism test-prism test-spark campaign install lint format bench clean
 
 run: $(STAMP)
 	$(VENV)/bin/python -m pipelines.demo $(if $(filter flink,$(RUNNER)),$(ON_FLINK)) $(ARGS)
@@ -28,6 +29,19 @@ test-flink: flink
 
 flink-stop:
 	deploy/flink/cluster.sh stop $(FLINK)
+
+# Beam's runner for one machine, of the version that Python's has; Go is needed.
+prism: $(STAMP)
+	GOBIN=$(CURDIR)/$(dir $(PRISM)) go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$$($(VENV)/bin/python -c 'import apache_beam; print(apache_beam.__version__)')
+
+test-prism: prism
+	DICOMVEIL_PRISM=$(CURDIR)/$(PRISM) $(VENV)/bin/python -m pytest -n 2 tests/pipelines/test_portable_runners.py
+	DICOMVEIL_RUNNER="--runner=PrismRunner --prism_location=$(CURDIR)/$(PRISM)" $(VENV)/bin/python -m pytest -n 2 tests/pipelines/test_known.py tests/pipelines/test_ledger.py $(ARGS)
+
+# Spark inside Beam's job server; Java and Maven are needed.
+test-spark: $(STAMP)
+	test -f build/spark/job-server.jar || mvn -q -B -f deploy/job-server.xml -P spark package -Dto=$(CURDIR)/build/spark
+	DICOMVEIL_SPARK=$(CURDIR)/build/spark/job-server.jar $(VENV)/bin/python -m pytest tests/pipelines/test_portable_runners.py $(ARGS)
 
 # A hundred deaths of a run that moves its sources, here and in stores, and of one in a store; then archives of two sizes in a store. What was
 # seen goes to build/campaign.

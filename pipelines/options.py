@@ -11,7 +11,7 @@ from transforms.object_stores import bucket_of, scheme_of
 
 REPLACED = {"--direct_num_workers": "--workers", "--direct_running_mode": "--workers"}
 LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner", "direct", "local")
-CLUSTERS = ("DataflowRunner", "FlinkRunner", "PortableRunner")
+CLUSTERS = ("DataflowRunner", "FlinkRunner", "PortableRunner", "PrismRunner", "SparkRunner")
 
 
 def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ from pipelines.dataflow import Dataflow
 from pipelines.flink import Flink, with_defaults
 from pipelines.local import Local
 from pipelines.places import Places
+from pipelines.prism import Prism
+from pipelines.spark import Spark
 
 
 class Runner(Protocol):
@@ -55,8 +57,6 @@ def runner_of(workers: int, beam_options: list[str]) -> Runner:
     runner = PipelineOptions(beam_options).view_as(StandardOptions).runner
     if runner is None:
         return Local(workers, beam_options)
-    if runner == "DataflowRunner":
-        return Dataflow(beam_options)
-    if runner != "FlinkRunner":
-        return Cluster(beam_options)
-    return Flink(with_defaults(beam_options))
+    if runner == "FlinkRunner":
+        return Flink(with_defaults(beam_options))
+    return {"DataflowRunner": Dataflow, "PrismRunner": Prism, "SparkRunner": Spark}.get(runner, Cluster)(beam_options)

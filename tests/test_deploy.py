@@ -147,7 +147,7 @@ def test_flink_is_of_one_version_and_set_alike() -> None:
     (version,) = re.findall(r"^version=(.+)$", script, re.MULTILINE)
     minor = version.rpartition(".")[0]
     assert f"FROM flink:{version}-" in dockerfile
-    assert f"<flink.minor>{minor}<" in (FLINK / "job-server.xml").read_text()
+    assert f"<flink.minor>{minor}<" in (FLINK.parent / "job-server.xml").read_text()
     spec = session()[0]["spec"]
     assert spec["flinkVersion"] == f"v{minor.replace('.', '_')}"
     for text in (DEPLOY.parent / "Makefile", FLINK / "session.yaml", DEPLOY.parent / "docs" / "flink.md"):

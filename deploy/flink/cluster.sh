@@ -43,7 +43,7 @@ install() {
     rm -rf "$to/packages"
     mv "$flink.part" "$flink"
   fi
-  [ -f "$to/job-server.jar" ] || mvn -q -B -f "$here/job-server.xml" package -Dto="$to"
+  [ -f "$to/job-server.jar" ] || mvn -q -B -f "$here/../job-server.xml" -P flink package -Dto="$to"
 }
 
 start() {

