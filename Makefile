@@ -11,7 +11,7 @@ ON_FLINK = --runner=FlinkRunner --flink_master=localhost:8081 --flink_version=1.
 	--flink_job_server_jar=$(CURDIR)/$(FLINK)/job-server.jar --environment_type=PROCESS \
 	'--environment_config={"command":"$(CURDIR)/$(VENV)/bin/dicomveil-worker"}' --parallelism=2
 
-.PHONY: run test flink test-flink flink-stop prism test-prism test-spark campaign install lint format bench clean
+.PHONY: run test flink test-flink flink-stop prism test-prism spark test-spark campaign install lint format bench clean
 
 run: $(STAMP)
 	$(VENV)/bin/python -m pipelines.demo $(if $(filter flink,$(RUNNER)),$(ON_FLINK)) $(ARGS)
@@ -39,17 +39,23 @@ test-prism: prism
 	DICOMVEIL_RUNNER="--runner=PrismRunner --prism_location=$(CURDIR)/$(PRISM)" $(VENV)/bin/python -m pytest -n 2 tests/pipelines/test_known.py tests/pipelines/test_ledger.py $(ARGS)
 
 # Spark inside Beam's job server; Java and Maven are needed.
-test-spark: $(STAMP)
+spark:
 	test -f build/spark/job-server.jar || mvn -q -B -f deploy/job-server.xml -P spark package -Dto=$(CURDIR)/build/spark
+
+test-spark: $(STAMP) spark
 	DICOMVEIL_SPARK=$(CURDIR)/build/spark/job-server.jar $(VENV)/bin/python -m pytest tests/pipelines/test_portable_runners.py $(ARGS)
 
-# A hundred deaths of a run that moves its sources, here and in stores, and of one in a store; then archives of two sizes in a store. What was
-# seen goes to build/campaign.
+# A hundred deaths of a run that moves its sources, here and in stores, and of one in a store; then archives of two sizes
+# in a store, and of made-up scans here. What was seen goes to build/campaign as JSON.
+SEEN := build/campaign
+DYING = DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest -n 2 $(ARGS) --junitxml=$(SEEN)/deaths
 campaign: $(STAMP)
-	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge.py $(ARGS)
-	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_purge_in_stores.py -k "death or killed" $(ARGS)
-	DICOMVEIL_CAMPAIGN=$(or $(KILLS),100) $(VENV)/bin/python -m pytest tests/pipelines/test_stores_end_to_end.py -k killed $(ARGS)
-	$(VENV)/bin/python -m benchmarks.object_storage --objects $(or $(OBJECTS),20000 200000) --json build/campaign/object_storage.json
+	$(DYING)_purge.xml tests/pipelines/test_purge.py
+	$(DYING)_purge_in_stores.xml tests/pipelines/test_purge_in_stores.py -k "death or killed"
+	$(DYING)_in_stores.xml tests/pipelines/test_stores_end_to_end.py -k killed
+	$(VENV)/bin/python -m benchmarks.deaths $(SEEN)/deaths_*.xml --json $(SEEN)/deaths.json
+	$(VENV)/bin/python -m benchmarks.object_storage --objects $(or $(OBJECTS),20000 200000) --json $(SEEN)/object_storage.json
+	$(VENV)/bin/python -m benchmarks.scale --instances $(or $(SCANS),100000 1000000 10000000) --json $(SEEN)/scale_local.json
 
 install: $(STAMP)
 

@@ -1,9 +1,16 @@
 """What is measured at full size on paper and on clusters runs here at a fraction of it."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from benchmarks.scale.__main__ import measure
+from benchmarks.scale.fit import fitted, tables
 from transforms.maps import JOIN, SIDE_INPUT
+
+ROOT = Path(__file__).parent.parent
+FIGURES = sorted((ROOT / "docs" / "figures").glob("scale_*.json"))
 
 
 @pytest.mark.long
@@ -14,3 +21,21 @@ def test_every_instance_of_an_archive_meets_the_map_of_its_study(way: str) -> No
     assert measured["studies"] == 100 and measured["slices"] == 3
     assert sum(it["instances"] for it in measured["slices_measured"]) == 10_000
     assert 0 < measured["plan"]["peak_mib_of_a_worker"] < 600
+
+
+@pytest.mark.parametrize("figures", FIGURES, ids=lambda path: path.stem)
+def test_the_document_holds_the_figures(figures: Path) -> None:
+    """Between its marks what follows from the file of raw figures beside it."""
+    text = (ROOT / "docs" / "scale.md").read_text("utf-8")
+    held = text.split(f"<!-- docs/figures/{figures.name} -->\n")[1].split("\n<!-- end -->")[0]
+    assert held.splitlines() == list(tables(json.loads(figures.read_bytes())["measured"]))
+
+
+def test_a_line_goes_through_what_lies_on_one() -> None:
+    """And never says that nothing takes less than no time."""
+    measured = [{"instances": million * 1_000_000, "took": 3 + 2 * million} for million in (1, 2, 5)]
+    line = fitted(measured, lambda it: it["took"])
+    assert line == pytest.approx((3, 2)) and line.at(100_000_000) == pytest.approx(203)
+    assert fitted([{"instances": n, "took": n - 1} for n in (10, 20)], lambda it: it["took"]).base == 0
+    with pytest.raises(ValueError, match="two sizes"):
+        fitted(measured[:1], lambda it: it["took"])
