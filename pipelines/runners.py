@@ -44,6 +44,10 @@ class Runner(Protocol):
         Args:
           name: of the job, for whoever looks at the cluster.
           folder: of this machine and this user alone, for what lies between stages and what the workers say.
+
+        Raises:
+          RunFailed: the cluster is gone.
+          Exception: a worker failed; its text may quote originals.
         """
         ...
 
