@@ -4,6 +4,7 @@ python -m benchmarks.deaths build/campaign/deaths_*.xml --json build/campaign/de
 """
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ def told(file: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Tell of each file, and print it all as JSON."""
+    """Tell of each file, and print it all as JSON; exit status 1 where a case ended otherwise than it should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--json", type=Path, help="a file for what was told")
     asked = parser.parse_args()
-    report([told(file) for file in asked.files], asked.json)
+    seen = [told(file) for file in asked.files]
+    report(seen, asked.json)
+    sys.exit(any(set(it["ended"]) != {"passed"} for it in seen))
 
 
 if __name__ == "__main__":

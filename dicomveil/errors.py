@@ -126,7 +126,7 @@ REASONS: Final[dict[str, Reason]] = {
     "study-too-large": Reason(
         _Q,
         "What must be known of its study's instances is more than one worker may be given at once.",
-        "Name fewer of them: what comes later is consistent with what came before.",
+        "Name fewer of them, with --reprocess quarantined; what comes later is consistent with what came before.",
     ),
     "envelope-size": Reason(
         _Q, "More originals to encrypt than are held in memory.", "Name fewer in EncryptAttributes."

@@ -236,7 +236,6 @@ def _run(
     from pipelines.progress import Report
     from pipelines.requests import read_filter, read_request
     from pipelines.runners import runner_of
-    from transforms.object_stores import scheme_of
     from transforms.secrets import refer
 
     ours = [name for option in ctx.command.params for name in option.opts]
@@ -260,7 +259,7 @@ def _run(
     if not isinstance(runner, Local) and ctx.get_parameter_source("workers") is not ParameterSource.DEFAULT:
         mistakes.found.append("--workers: are this machine's; a cluster has --parallelism")
     mistakes.checked(lambda: refer(key) if key is not None else None)
-    mistakes.checked(lambda: places.check_kms_key(kms_key, output))
+    mistakes.checked(lambda: places.check_kms_key(kms_key, output, str(medium or "")))
     size = mistakes.checked(lambda: read_size(max_bytes) if max_bytes else 0)
     failing = mistakes.checked(lambda: check_failures(max_failures) if max_failures else "")
     limits = Limits(max_instances or 0, size or 0, failing or "")
@@ -288,8 +287,7 @@ def _run(
                 summary.print(Console())
             copied = 0
             if summary and medium:
-                fits = scheme_of(str(medium)) == scheme_of(where.output)
-                copied = _copy_to_medium((where.output,), medium, "", console, kms_key if fits else None)
+                copied = _copy_to_medium((where.output,), medium, "", console, kms_key)
             if summary and not asked.keep_source and not summary.stopped:
                 sys.exit(max(copied, _purge_at_the_end(where.restricted, run.id, console, lease)))
     if summary:

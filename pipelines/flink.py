@@ -21,6 +21,7 @@ from pipelines.places import Places, RunFailed
 _DEFAULTS: Final = ("--flink_version=1.20", "--execution_mode_for_batch=BATCH_FORCED")
 """Stages run one after the other, each from what is on disk."""
 _SECONDS: Final = 10
+_SECONDS_TO_LOOK: Final = 2
 
 
 class FlinkRefused(DicomveilError):
@@ -141,7 +142,7 @@ def tasks(master: str, name: str) -> tuple[int, int] | None:
       master: as `check` has it.
     """
     with suppress(requests.RequestException, ValueError, KeyError):
-        for job in _jobs(master, name):
+        for job in _jobs(master, name, _SECONDS_TO_LOOK):
             return int(job["tasks"]["finished"]), int(job["tasks"]["total"])
     return None
 
@@ -157,13 +158,13 @@ def cancel(master: str, name: str) -> None:
             requests.patch(f"{master}/jobs/{job['jid']}", params={"mode": "cancel"}, timeout=_SECONDS)
 
 
-def _jobs(master: str, name: str) -> list[dict[str, Any]]:
+def _jobs(master: str, name: str, seconds: int = _SECONDS) -> list[dict[str, Any]]:
     """The jobs of a name that are at work."""
-    there = _get(f"{master}/jobs/overview")["jobs"]
+    there = _get(f"{master}/jobs/overview", seconds)["jobs"]
     return [job for job in there if job["name"] == name and job["end-time"] < 0]
 
 
-def _get(url: str) -> Any:
-    answer = requests.get(url, timeout=_SECONDS)
+def _get(url: str, seconds: int = _SECONDS) -> Any:
+    answer = requests.get(url, timeout=seconds)
     answer.raise_for_status()
     return answer.json()

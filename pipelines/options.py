@@ -30,9 +30,10 @@ def beam_options(ours: Iterable[str], extra: list[str], undeclared: list[str]) -
     local = known.runner is None or known.runner in LOCAL_RUNNERS
     if not local and known.runner not in CLUSTERS:
         problems.append(f"--runner: can't be used; name one of DirectRunner, {', '.join(CLUSTERS)}")
-    jar = known.flink_job_server_jar
-    if jar and "://" not in jar and not os.path.isfile(jar):
-        problems.append("--flink_job_server_jar: there is no such file")
+    for option in ("flink_job_server_jar", "spark_job_server_jar"):
+        jar = getattr(known, option)
+        if jar and "://" not in jar and not os.path.isfile(jar):
+            problems.append(f"--{option}: there is no such file")
     if problems:
         raise click.UsageError("\n".join(problems))
     return (_without_runner(extra) if local else extra) + undeclared

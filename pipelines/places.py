@@ -160,17 +160,22 @@ def _bucket(uri: str) -> tuple[str, str]:
     return scheme_of(uri), bucket_of(uri)
 
 
-def check_kms_key(name: str | None, output: str) -> None:
-    """Refuse a key by which nothing would be encrypted.
+def check_kms_key(name: str | None, output: str, medium: str = "") -> None:
+    """Refuse a key by which not all would be encrypted that is to be.
+
+    Args:
+      medium: where a copy for media goes; "" for nowhere. A folder of this machine has its own ways.
 
     Raises:
-      RunRefused: one is named, and the output is in no store that takes a key's name.
+      RunRefused: one is named, and the output is in no store that takes a key's name, or the medium in another one.
     """
     if name is not None and scheme_of(output) not in ("gs", "s3"):
         raise RunRefused(
             "--kms-key: is for an --output in gs:// or s3://; in az:// give the container an encryption scope, and on "
             "this machine encrypt the file system."
         )
+    if name is not None and scheme_of(medium) not in ("", scheme_of(output)):
+        raise RunRefused("--kms-key: is of --output's store, and --dicomdir in another: copy it by dicomveil media.")
 
 
 def _named(roots: dict[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:

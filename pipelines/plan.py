@@ -13,6 +13,7 @@ from dicomveil.study_map import StudyMap
 from pipelines import look, runs
 from pipelines.costs import Met, meet
 from pipelines.deferral import Total, defer
+from pipelines.places import RunFailed
 from pipelines.runs import Run
 from transforms import facts, plans, stores
 from transforms.alterations import BuildAlterations
@@ -129,6 +130,7 @@ def settle(
         rejoining = (studies, planned) | "Rejoin" >> RejoinInstances(run.key, request, known)
         planned = (planned, rejoining | "Scan again" >> scan) | "Instances" >> beam.Flatten()
         rejoining | "More" >> SumListed(folder, _MORE)
+        sources = (sources, rejoining) | "All" >> beam.Flatten()
         if run.ledger:
             again = rejoining | "Though unchanged" >> UnchangedOf(folder)
             again | "Count them" >> CountUnchanged(run.folder / _AGAIN)
@@ -136,10 +138,21 @@ def settle(
 
 
 def verdict(run: Run) -> Verdict:
-    """The plan's verdict, kept with it: where it is, the plan is whole, and a resumed run scans nothing again."""
+    """The plan's verdict, kept with it: where it is, the plan is whole, and a resumed run scans nothing again.
+
+    Raises:
+      RunFailed: it doesn't hold each object once; it is discarded.
+    """
     kept = run.folder / "verdict.json"
     if not kept.exists():
-        stores.create_restricted(kept, json.dumps(vars(_judge(run, defer(run)))).encode())
+        judged = _judge(run, defer(run))
+        if sum(judged.buckets.values()) != judged.due:
+            discard(run)
+            raise RunFailed(
+                "The inputs changed while they were listed once more, for a worker that had died. Nothing was written; "
+                "run the same command again."
+            )
+        stores.create_restricted(kept, json.dumps(vars(judged)).encode())
     content = json.loads(kept.read_bytes())
     content["buckets"] = {int(bucket): count for bucket, count in content["buckets"].items()}
     content["met"] = {kind: Met(*counts) for kind, counts in content["met"].items()}

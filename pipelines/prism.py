@@ -21,6 +21,9 @@ class Prism(Cluster):
 
     said = ""
 
+    def __init__(self, options: list[str]) -> None:
+        super().__init__([*options, "--prism_log_kind=json"])  # else Beam has its errors told, with what they quote
+
     def check(self, where: Places | None, key: str | None) -> None:
         location = PipelineOptions(self.options).view_as(PrismRunnerOptions).prism_location
         if not location or not os.path.isfile(location):

@@ -98,6 +98,8 @@ def _note_target(run: Run, study_token: str) -> None:
     can be read."""
     folder = str(run.folder)
     bucket = plans.bucket_holding(folder, study_token)
+    if bucket is None:
+        raise RunRefused("Study: it is too large (study-too-large): merge it the other way, or name fewer of it.")
     maps = {it.study_token: StudyMap.decode(it.study_map) for it in plans.read_studies(folder, bucket)}
     there = [it for it in plans.read_instances(folder, bucket) if it.study_token == study_token and not it.reason]
     if not there or maps[study_token].conflict:

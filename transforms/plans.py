@@ -51,12 +51,12 @@ def token_bucket(token: str, buckets: int = _FEWEST) -> int:
     return int(token[:8], 16) * buckets >> 32
 
 
-def bucket_holding(folder: str, study_token: str) -> int:
-    """The bucket that a study's map is in; -1 for none."""
+def bucket_holding(folder: str, study_token: str) -> int | None:
+    """The bucket that a study's map is in; None for none."""
     for bucket in buckets(folder):
         if any(row["study_token"] == study_token for row in _streamed(folder, PLAN_STUDIES, bucket, ["study_token"])):
             return bucket
-    return -1
+    return None
 
 
 def write_instances(folder: str, bucket: int, rows: list[Planned]) -> None:

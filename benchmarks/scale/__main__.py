@@ -72,7 +72,7 @@ def measure(instances: int, way: str, workers: int, words: list[str]) -> dict[st
         "maps": way,
         "plan": planned,
         "verdict": {
-            "seconds": round(judged, 1),
+            "seconds": round(judged, 3),
             "peak_mib_of_command": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
         },
         "slices": len(slices),
@@ -100,7 +100,7 @@ def _watched(runner: Runner, words: list[str], build: Any, stage: str, run: Run)
         runner.run(build, f"dicomveil-scale-{stage}", run.scratch)
         took = time.monotonic() - begun
     return {
-        "seconds": round(took, 1),
+        "seconds": round(took, 3),
         "peak_mib_of_a_worker": workers.each >> 20,
         "peak_mib_of_the_engine": engine.all >> 20,
         "mib_written": sum((*workers.written.values(), *engine.written.values())) >> 20,

@@ -35,8 +35,11 @@ def fitted(measured: list[dict[str, Any]], of: Callable[[dict[str, Any]], float]
     if len(set(sizes)) < 2:
         raise ValueError("a line takes two sizes")
     took = np.array([of(it) for it in measured], float)
-    slope, base = np.polyfit(sizes, took, 1, w=1 / np.maximum(took, 1e-9))
-    return Line(max(0.0, float(base)), float(slope))
+    weights = 1 / np.maximum(took, 1e-9)
+    slope, base = np.polyfit(sizes, took, 1, w=weights)
+    if base < 0:
+        base, slope = 0, np.sum(weights**2 * sizes * took) / np.sum(weights**2 * sizes**2)
+    return Line(float(base), float(slope))
 
 
 def plan_seconds(measured: dict[str, Any]) -> float:
@@ -76,7 +79,8 @@ def tables(measured: list[dict[str, Any]]) -> Iterator[str]:
     for it in measured:
         first, stages = it["slices_measured"][0], [it["plan"], *it["slices_measured"]]
         peaks = [max(stage[f"peak_mib_of_{whose}"] for stage in stages) for whose in ("a_worker", "the_engine")]
-        cells = [it["instances"], plan_seconds(it), verdict_seconds(it), first["instances"], first["seconds"]]
+        plan, verdict, one = (f"{it:.1f}" for it in (plan_seconds(it), verdict_seconds(it), first["seconds"]))
+        cells = [it["instances"], plan, verdict, first["instances"], one]
         yield _row([*cells, *peaks, it["verdict"]["peak_mib_of_command"]])
     yield ""
     yield _row(["", "in any case", "each million", *(f"{target:,}" for target in TARGETS)])

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicomveil.errors import InvalidInstance
+from pipelines.deferral import Total
 from pipelines.limits import LimitRefused, Limits, check_failures, read_size
+from pipelines.runs import Run
 from tests.pipelines.test_known import Site
 from tests.pipelines.test_ledger import outcomes, summary
 from transforms import plans
@@ -75,10 +77,13 @@ def test_a_study_too_large_to_be_held_is_set_aside(site: Site, monkeypatch: pyte
     with monkeypatch.context() as small:
         small.setattr("transforms.study_groups.LARGEST", 1000)
         site.run(status=3)
-    assert outcomes(site) == {"deidentified": 5, "quarantined study-too-large": 9}
-    before = {path: path.stat().st_mtime_ns for path in site.output.rglob("*.dcm")}
+        assert outcomes(site) == {"deidentified": 5, "quarantined study-too-large": 9}
+        before = {path: path.stat().st_mtime_ns for path in site.output.rglob("*.dcm")}
+        some = sorted(path for path in site.input.iterdir() if path.name < "s2-4")
+        site.run("--reprocess", "quarantined", only=some)
+        assert outcomes(site) == {"deidentified": 3, "unchanged": 2}
     site.run("--reprocess", "quarantined")
-    assert outcomes(site) == {"deidentified": 9, "unchanged": 5}
+    assert outcomes(site) == {"deidentified": 6, "unchanged": 8}
     assert before.items() <= {path: path.stat().st_mtime_ns for path in site.output.rglob("*.dcm")}.items()
 
 
@@ -91,13 +96,29 @@ def test_a_plan_of_many_buckets_is_the_plan_of_few(
     for it in (site, few):
         put_studies(it, [2, 3, 1, 4, 2])
     few.run(*limit)
-    monkeypatch.setattr("transforms.plans._IN_ONE", 1)
-    monkeypatch.setattr("transforms.plans._FEWEST", 1)
+    monkeypatch.setattr("transforms.plans._FEWEST", 1 << 20)
     monkeypatch.setattr("pipelines.local.Local.slice", 3)
     site.run(*limit)
     assert outcomes(site) == outcomes(few) and studies(site) == studies(few)
     written = ({path.name: path.read_bytes() for path in it.output.rglob("*.dcm")} for it in (site, few))
     assert next(written) == next(written) != {}
+
+
+def test_a_plan_with_a_bucket_of_another_numbering_is_made_anew(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a cluster listed again for a worker that died, and found fewer: nothing is written, and nothing lost."""
+    put_studies(site, [2, 3])
+
+    def left_over(run: Run) -> Total:
+        folder = str(run.folder)
+        plans.write_instances(folder, 999, plans.read_instances(folder, plans.buckets(folder)[0]))
+        return Total()
+
+    with monkeypatch.context() as twice:
+        twice.setattr("pipelines.plan.defer", left_over)
+        assert "The inputs changed while they were listed once more" in site.run(status=1)
+    assert not site.instances()
+    site.run()
+    assert outcomes(site) == {"deidentified": 5}
 
 
 @pytest.mark.parametrize(("objects", "buckets"), [(0, 256), (2_000_000, 256), (10_000_000, 2048), (10**9, 131072)])
