@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,6 +139,16 @@ def _resident(pid: int) -> int:
     except psutil.NoSuchProcess:
         pass
     return total
+
+
+def table(measured: list[dict[str, Any]]) -> Iterator[str]:
+    """The lines of a table in Markdown: docs/scale.md has it."""
+    yield "| instances | planned a second | rewritten a second | MiB, plan | MiB, rewrite | again, nothing new, s |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for it in measured:
+        cells = [it["objects"], *(it["instances_a_second"][stage] for stage in _STAGES[1:])]
+        cells += [it["peak_mib"][stage] for stage in _STAGES[1:]]
+        yield "| " + " | ".join(f"{cell:,}" for cell in [*cells, it["nothing_new"]["seconds"]]) + " |"
 
 
 def main() -> None:
