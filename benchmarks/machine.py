@@ -19,7 +19,9 @@ def report(measured: list[dict[str, Any]], file: Path | None = None) -> None:
         "memory_gib": psutil.virtual_memory().total >> 30,
         "python": platform.python_version(),
     }
-    told = {"commit": commit, "command": sys.argv, "machine": machine, "measured": measured}
+    started = getattr(sys.modules["__main__"], "__spec__", None)
+    command = ["python", "-m", started.name.removesuffix(".__main__") if started else Path(sys.argv[0]).name]
+    told = {"commit": commit, "command": [*command, *sys.argv[1:]], "machine": machine, "measured": measured}
     text = json.dumps(told, indent=2)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
