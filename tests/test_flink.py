@@ -118,12 +118,18 @@ def until(there: Callable[[], bool], seconds: float = 300) -> None:
         time.sleep(0.1)
 
 
+def at_its_outputs(words: list[str], output: Path) -> "subprocess.Popen[str]":
+    """A command that has written its first outputs, and goes on; or has ended before."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
+    return process
+
+
 @contextmanager
 def started(words: list[str], output: Path) -> Iterator["subprocess.Popen[str]"]:
     """A command that has written its first outputs, and goes on."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = at_its_outputs(words, output)
     try:
-        until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
         yield process
         told, _ = process.communicate()
         assert process.returncode == 0, told
@@ -189,8 +195,7 @@ def test_a_job_manager_that_dies_ends_the_command_and_it_goes_on_later(
     """Without high availability its jobs are lost with it; the command says so, and the plan isn't made again."""
     output = tmp_path / "out"
     words = command("anonymize", many, output, key, *on_flink())
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
+    process = at_its_outputs(words, output)
     running("StandaloneSessionClusterEntrypoint")[0].kill()
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and f"No JobManager of Flink answers at {MASTER}" in told, told
@@ -215,8 +220,7 @@ def test_an_interrupted_command_ends_its_job_and_goes_on_later(
     """Nothing is left at work without it, and the same command comes to the end."""
     output = tmp_path / "out"
     words = command("anonymize", many, output, key, *on_flink())
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
+    process = at_its_outputs(words, output)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate()
     assert process.returncode != 0 and "Traceback" not in told, told
