@@ -3,12 +3,16 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
+
+_FOLDERS: Final = re.compile(r"(?<![\w.:/])/[^\s\"']*/")
+"""Where things are on this machine is nobody's business."""
 
 
 def report(measured: list[dict[str, Any]], file: Path | None = None) -> None:
@@ -21,7 +25,8 @@ def report(measured: list[dict[str, Any]], file: Path | None = None) -> None:
     }
     started = getattr(sys.modules["__main__"], "__spec__", None)
     command = ["python", "-m", started.name.removesuffix(".__main__") if started else Path(sys.argv[0]).name]
-    told = {"commit": commit, "command": [*command, *sys.argv[1:]], "machine": machine, "measured": measured}
+    words = [_FOLDERS.sub(".../", word) for word in sys.argv[1:]]
+    told = {"commit": commit, "command": [*command, *words], "machine": machine, "measured": measured}
     text = json.dumps(told, indent=2)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)

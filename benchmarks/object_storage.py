@@ -87,7 +87,7 @@ def _fill(store: ObjectStore, archive: str, objects: int) -> int:
 
     def put(number: int) -> int:
         study, instance = divmod(number, STUDY)
-        data = _instance(f"1.2.826.0.1.3680043.8.498.{study + 1}", instance + 1, f"P{study % 1000:05}")
+        data = instance(f"1.2.826.0.1.3680043.8.498.{study + 1}", instance + 1, f"P{study % 1000:05}")
         store.create(f"{archive}/archive/{study % 100:02}/{study:06}/{instance:03}.dcm", [data])
         return len(data)
 
@@ -95,7 +95,7 @@ def _fill(store: ObjectStore, archive: str, objects: int) -> int:
         return sum(pool.map(put, range(objects)))
 
 
-def _instance(study: str, number: int, patient: str) -> bytes:
+def instance(study: str, number: int, patient: str) -> bytes:
     explicit = Syntax()
     values = (
         (0x00080018, "UI", f"{study}.1.{number}"), (0x00100020, "LO", patient), (0x0020000D, "UI", study),
