@@ -310,7 +310,7 @@ REFUSED = {
     ),
     "another store": (["--input", "hdfs://host/x", "--output", "{out}"], "no such storage can be used"),
     "unknown option": (["--input", "{in}", "--output", "{out}", "--worker", "2"], "did you mean --workers?"),
-    "another runner": (["--input", "{in}", "--output", "{out}", "--runner=SparkRunner"], "--runner: can't be used"),
+    "another runner": (["--input", "{in}", "--output", "{out}", "--runner=TwisterRunner"], "--runner: can't be used"),
     "no cluster": (
         ["--input", "{in}", "--output", "{out}", "--runner=FlinkRunner", "--flink_master=localhost:1"],
         "no JobManager of Flink answers at http://localhost:1",
