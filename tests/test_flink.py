@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from pipelines import flink
 CLUSTER = os.environ.get("DICOMVEIL_FLINK", "")
 MASTER = f"http://localhost:{os.environ.get('FLINK_PORT', '8081')}"
 SCRIPT = Path(__file__).parents[1] / "deploy" / "flink" / "cluster.sh"
-MANY = 400
+MANY = 2000
 
 pytestmark = [
     pytest.mark.long,
@@ -94,8 +95,9 @@ def undisturbed(many: Path, key: Path) -> dict[str, bytes]:
 
 
 def running(program: str) -> list[psutil.Process]:
-    """The processes of the cluster with a name like this."""
-    return [it for it in psutil.process_iter(["cmdline"]) if any(program in word for word in it.info["cmdline"] or [])]
+    """The processes of the cluster by the end of what they were started as."""
+    there = psutil.process_iter(["cmdline"])
+    return [it for it in there if any(word.endswith(program) for word in it.info["cmdline"] or [])]
 
 
 def states(stage: str) -> set[str]:
@@ -120,7 +122,9 @@ def until(there: Callable[[], bool], seconds: float = 300) -> None:
 
 def at_its_outputs(words: list[str], output: Path) -> "subprocess.Popen[str]":
     """A command that has written its first outputs, and goes on; or has ended before."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Who was started in the background ignores interrupts, and so would what it starts.
+    heeding = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heeding)
     until(lambda: any(output.rglob("*.dcm")) or process.poll() is not None)
     return process
 
@@ -183,7 +187,8 @@ def test_whoever_dies_the_end_is_the_same(
     output = tmp_path / "out"
     with started(command("anonymize", many, output, key, *on_flink()), output):
         assert [told for name in at_work() if (told := flink.tasks(MASTER, name)) and 0 < told[0] < told[1]]
-        running("pipelines.worker" if victim == "worker" else "TaskManagerRunner")[0].kill()
+        until(lambda: bool(running("/dicomveil-worker")))
+        running("/dicomveil-worker" if victim == "worker" else "TaskManagerRunner")[0].kill()
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
     assert contents(output) == undisturbed

@@ -64,4 +64,5 @@ def below_this() -> list[psutil.Process]:
 
 def cluster_workers() -> list[psutil.Process]:
     """The worker processes that a cluster on this machine has started."""
-    return [it for it in psutil.process_iter(["cmdline"]) if "pipelines.worker" in (it.info["cmdline"] or [])]
+    there = psutil.process_iter(["cmdline"])
+    return [it for it in there if any(word.endswith("/dicomveil-worker") for word in it.info["cmdline"] or [])]
