@@ -86,9 +86,9 @@ def _fill(store: ObjectStore, archive: str, objects: int) -> int:
     """Put instances in studies of 50 into the store; their bytes."""
 
     def put(number: int) -> int:
-        study, instance = divmod(number, STUDY)
-        data = instance(f"1.2.826.0.1.3680043.8.498.{study + 1}", instance + 1, f"P{study % 1000:05}")
-        store.create(f"{archive}/archive/{study % 100:02}/{study:06}/{instance:03}.dcm", [data])
+        study, of = divmod(number, STUDY)
+        data = instance(f"1.2.826.0.1.3680043.8.498.{study + 1}", of + 1, f"P{study % 1000:05}")
+        store.create(f"{archive}/archive/{study % 100:02}/{study:06}/{of:03}.dcm", [data])
         return len(data)
 
     with ThreadPoolExecutor(8) as pool:
