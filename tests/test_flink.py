@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
+from benchmarks.scale.watch import cluster_workers, started_as, task_managers
 from dicomveil.testing import Syntax, minimal, part10, write_demo_study
 from pipelines import flink
 
@@ -94,22 +94,10 @@ def undisturbed(many: Path, key: Path) -> dict[str, bytes]:
     return contents(many.parent / "local")
 
 
-def running(program: str) -> list[psutil.Process]:
-    """The processes of the cluster by the end of what they were started as."""
-    there = psutil.process_iter(["cmdline"])
-    return [it for it in there if any(word.endswith(program) for word in it.info["cmdline"] or [])]
-
-
-def states(stage: str) -> set[str]:
-    """Of all jobs of a stage that the cluster remembers."""
-    jobs = requests.get(f"{MASTER}/jobs/overview", timeout=30).json()["jobs"]
-    return {job["state"] for job in jobs if stage in job["name"]}
-
-
-def at_work() -> list[str]:
-    """The jobs that the cluster carries out."""
-    jobs = requests.get(f"{MASTER}/jobs/overview", timeout=30).json()["jobs"]
-    return [job["name"] for job in jobs if job["state"] == "RUNNING"]
+def jobs() -> list[tuple[str, str]]:
+    """(name, state) of all that the cluster remembers."""
+    told = requests.get(f"{MASTER}/jobs/overview", timeout=30).json()["jobs"]
+    return [(job["name"], job["state"]) for job in told]
 
 
 def until(there: Callable[[], bool], seconds: float = 300) -> None:
@@ -186,9 +174,10 @@ def test_whoever_dies_the_end_is_the_same(
     """Killed at its work with no word: the cluster starts what it lost again, and the command hears nothing of it."""
     output = tmp_path / "out"
     with started(command("anonymize", many, output, key, *on_flink()), output):
-        assert [told for name in at_work() if (told := flink.tasks(MASTER, name)) and 0 < told[0] < told[1]]
-        until(lambda: bool(running("/dicomveil-worker")))
-        running("/dicomveil-worker" if victim == "worker" else "TaskManagerRunner")[0].kill()
+        at_work = [name for name, state in jobs() if state == "RUNNING"]
+        assert [told for name in at_work if (told := flink.tasks(MASTER, name)) and 0 < told[0] < told[1]]
+        until(lambda: bool(cluster_workers()))
+        (cluster_workers() if victim == "worker" else task_managers())[0].kill()
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
     assert contents(output) == undisturbed
@@ -201,7 +190,7 @@ def test_a_job_manager_that_dies_ends_the_command_and_it_goes_on_later(
     output = tmp_path / "out"
     words = command("anonymize", many, output, key, *on_flink())
     process = at_its_outputs(words, output)
-    running("StandaloneSessionClusterEntrypoint")[0].kill()
+    started_as("StandaloneSessionClusterEntrypoint")[0].kill()
     told, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and f"No JobManager of Flink answers at {MASTER}" in told, told
     subprocess.run([SCRIPT, "jobmanager", CLUSTER], check=True)
@@ -229,6 +218,6 @@ def test_an_interrupted_command_ends_its_job_and_goes_on_later(
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate()
     assert process.returncode != 0 and "Traceback" not in told, told
-    until(lambda: "CANCELED" in states("slice-0"))
+    until(lambda: any("slice-0" in name and state == "CANCELED" for name, state in jobs()))
     done(words)
     assert contents(output) == undisturbed

@@ -22,7 +22,7 @@ import psutil
 
 from benchmarks.machine import report
 from benchmarks.scale import graph
-from benchmarks.scale.watch import below_this, cluster_workers, watched
+from benchmarks.scale.watch import below_this, cluster_workers, task_managers, watched
 from dicomveil.keys import generate_key
 from dicomveil.request import Request
 from pipelines import plan
@@ -94,7 +94,7 @@ def _watched(runner: Runner, words: list[str], build: Any, stage: str, run: Run)
     here = not words
     with (
         watched(below_this if here else cluster_workers) as workers,
-        watched(lambda: [psutil.Process()] if here else _task_managers()) as engine,
+        watched(lambda: [psutil.Process()] if here else task_managers()) as engine,
     ):
         begun = time.monotonic()
         runner.run(build, f"dicomveil-scale-{stage}", run.scratch)
@@ -105,11 +105,6 @@ def _watched(runner: Runner, words: list[str], build: Any, stage: str, run: Run)
         "peak_mib_of_the_engine": engine.all >> 20,
         "mib_written": sum((*workers.written.values(), *engine.written.values())) >> 20,
     }
-
-
-def _task_managers() -> list[psutil.Process]:
-    running = psutil.process_iter(["cmdline"])
-    return [it for it in running if any("TaskManagerRunner" in word for word in it.info["cmdline"] or [])]
 
 
 def main() -> None:

@@ -62,7 +62,17 @@ def below_this() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+def started_as(program: str) -> list[psutil.Process]:
+    """The processes of this machine that were started as something with such an end."""
+    there = psutil.process_iter(["cmdline"])
+    return [it for it in there if any(word.endswith(program) for word in it.info["cmdline"] or [])]
+
+
 def cluster_workers() -> list[psutil.Process]:
     """The worker processes that a cluster on this machine has started."""
-    there = psutil.process_iter(["cmdline"])
-    return [it for it in there if any(word.endswith("/dicomveil-worker") for word in it.info["cmdline"] or [])]
+    return started_as("/dicomveil-worker")
+
+
+def task_managers() -> list[psutil.Process]:
+    """Flink's."""
+    return started_as("TaskManagerRunner")
