@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,6 +23,8 @@ class Cluster:
     options: list[str]
     slice = 1_000_000
     said = "the cluster's logs"
+    _at_work: Any = None
+    """What Beam tells of the pipeline at work, if one is."""
 
     def check(self, where: Places | None, key: str | None) -> None:
         """Beam asks its job service, when it is needed."""
@@ -32,13 +35,15 @@ class Cluster:
         with workers_log(folder / "workers.log"):
             pipeline = beam.Pipeline(runner=self._runner, options=options)
             build(pipeline)
-            result = pipeline.run()
+            self._at_work = result = pipeline.run()
             try:
                 result.wait_until_finish()
             except BaseException:  # without this command, what the job goes on to write would count for nothing
                 with suppress(Exception):  # it may have ended by itself; and an interrupt may have ended its service
                     result.cancel()
                 raise
+            finally:
+                self._at_work = None
 
     def tasks(self) -> tuple[int, int] | None:
         """Job services tell only at the end."""

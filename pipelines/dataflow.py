@@ -1,7 +1,8 @@
 """Google Cloud Dataflow as a runner: what it must be told, and what its workers don't see."""
 
 from collections.abc import Iterator
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -10,12 +11,13 @@ from pipelines.cluster import Cluster
 from pipelines.places import Places
 from transforms.object_stores import scheme_of
 
-_NEEDED = {
+_NEEDED: Final = {
     "project": "name the project that pays",
     "region": "name the region of the workers: the buckets' own",
     "temp_location": "name a folder in the bucket of --restricted: what passes between stages leads to originals",
     "sdk_container_image": "name the image that deploy/dataflow/Dockerfile makes, in a registry",
 }
+_SECONDS_TO_LOOK: Final = 5
 
 
 class DataflowRefused(DicomveilError):
@@ -30,11 +32,30 @@ class Dataflow(Cluster):
     def check(self, where: Places | None, key: str | None) -> None:
         check(self.options, where, key)
 
+    def tasks(self) -> tuple[int, int] | None:
+        """Stages, as the service has fused them."""
+        if (job := self._at_work) is None:
+            return None
+        with suppress(Exception):  # a look that fails is no failure of the run
+            return _stages(job._runner.dataflow_client, job.job_id())
+        return None
+
     @property
     def _runner(self) -> Any:
         from apache_beam.runners.dataflow.dataflow_runner import DataflowRunner
 
         return DataflowRunner()
+
+
+def _stages(client: Any, job: str) -> tuple[int, int] | None:
+    """Not by the client's own `get_job`: that tries again for minutes, and a run that ends would wait for it."""
+    from google.cloud.dataflow_v1beta3 import GetJobRequest, JobState
+
+    told = client.google_cloud_options
+    asked = GetJobRequest(project_id=told.project, location=told.region, job_id=job)
+    stages = client._jobs_client.get_job(asked, timeout=_SECONDS_TO_LOOK).stage_states
+    done = sum(it.execution_stage_state == JobState.JOB_STATE_DONE for it in stages)
+    return (done, len(stages)) if stages else None
 
 
 def check(words: list[str], where: Places | None, key: str | None) -> None:

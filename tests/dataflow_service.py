@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+RUNNING = "JOB_STATE_RUNNING"
 ENDED = ("JOB_STATE_DONE", "JOB_STATE_FAILED")
 
 
 @dataclass
 class DataflowService:
-    """Answers on a port of this machine; a job has ended when it is answered for.
+    """Answers on a port of this machine.
 
     Attributes:
       jobs: as they were asked for.
@@ -29,15 +30,22 @@ class DataflowService:
 
     def create(self, job: dict[str, Any]) -> dict[str, Any]:
         self.jobs.append(job)
-        options = job["environment"]["sdkPipelineOptions"]["options"]
-        command = [sys.executable, "-m", "tests.dataflow_service", options["pipelineUrl"]]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-        self.said.append(done.stdout + done.stderr)
-        job |= {"id": f"job-{len(self.jobs)}", "currentState": ENDED[done.returncode != 0]}
+        job |= {"id": f"job-{len(self.jobs)}", "currentState": RUNNING}
+        threading.Thread(target=self._carry_out, args=(job, dict(os.environ)), daemon=True).start()
         return self.told(job)
 
+    def _carry_out(self, job: dict[str, Any], env: dict[str, str]) -> None:
+        options = job["environment"]["sdkPipelineOptions"]["options"]
+        command = [sys.executable, "-m", "tests.dataflow_service", options["pipelineUrl"]]
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+        self.said.append(done.stdout + done.stderr)
+        job["currentState"] = ENDED[done.returncode != 0]
+
     def told(self, job: dict[str, Any]) -> dict[str, Any]:
-        return {name: job[name] for name in ("id", "name", "projectId", "location", "currentState") if name in job}
+        """Of a job and of its two stages, one of which lasts as long as it."""
+        known = {name: job[name] for name in ("id", "name", "projectId", "location", "currentState") if name in job}
+        states = {"F1": ENDED[0], "F2": job["currentState"]}
+        return known | {"stageStates": [{"executionStageName": it, "executionStageState": states[it]} for it in states]}
 
 
 @contextmanager

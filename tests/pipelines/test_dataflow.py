@@ -76,6 +76,16 @@ def test_staged_pipelines_come_to_the_same(cloud: Cloud) -> None:
     assert cloud.outputs() == {str(p.relative_to(local)): p.read_bytes() for p in local.rglob("*.dcm")} != {}
 
 
+def test_a_job_tells_how_far_it_is(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By the stages that the service has made of it, as long as it is at work."""
+    monkeypatch.setattr("pipelines.progress._LINE_EVERY", 0.5)
+    cloud.run(*cloud.words(), *cloud.on_dataflow())
+    told = capfd.readouterr().err
+    assert all(f"\n{stage} (1 of 2 tasks): " in told for stage in ("Planning", "De-identifying")), told
+
+
 def test_jobs_say_nothing_of_the_originals(cloud: Cloud) -> None:
     """Neither what is asked of the service nor what is staged holds a key, an original, or an input's place."""
     ds = pydicom.dcmread(next((cloud.folder / "in").rglob("CT*.dcm")))
