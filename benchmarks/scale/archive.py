@@ -15,7 +15,7 @@ from transforms.secrets import KeyReference
 
 STUDY: Final = 100
 GIANT: Final = 50_000
-"""Instances of the first study, where the archive is twenty times as large."""
+"""Instances of the first study, where the archive is twice as large."""
 _CHUNK: Final = 10_000
 _ROOT: Final = "1.2.826.0.1.3680043.8.498"
 _CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -46,7 +46,7 @@ class _MakeFn(beam.DoFn):
         self._keys = self._key.keys()
 
     def process(self, chunk: int) -> Iterator[Planned]:
-        giant = GIANT if self._instances >= 20 * GIANT else 0
+        giant = GIANT if self._instances >= 2 * GIANT else 0
         for number in range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, self._instances)):
             yield _planned(number, 0 if number < giant else 1 + number // STUDY, self._keys)
 
