@@ -14,12 +14,16 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import psutil
+import pydicom
 import pytest
 import requests
+from pydicom.data import get_testdata_file
 
 from benchmarks.scale.watch import cluster_workers, started_as, task_managers
 from dicomveil.testing import Syntax, minimal, part10, write_demo_study
 from pipelines import flink
+from tests.images import image, written
 
 CLUSTER = os.environ.get("DICOMVEIL_FLINK", "")
 MASTER = f"http://localhost:{os.environ.get('FLINK_PORT', '8081')}"
@@ -181,6 +185,36 @@ def test_whoever_dies_the_end_is_the_same(
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
     assert contents(output) == undisturbed
+
+
+def test_a_codec_that_dies_costs_its_instance(key: Path, tmp_path: Path) -> None:
+    """By a crash, or for want of memory: set aside, while worker and job go on with all others."""
+    source, request = write_study(tmp_path / "in"), tmp_path / "request.yaml"
+    request.write_text("Transcode: JPEG2000Lossless\n")
+    giant = pydicom.dcmread(get_testdata_file("SC_rgb_jpeg_gdcm.dcm"))
+    giant.Rows = giant.Columns = 65535
+    giant.save_as(source / "giant.dcm")
+    asked = ["--request", str(request)]
+    done(command("anonymize", source, tmp_path / "here", key, *asked), status=3)
+    long = image(rows=6000, columns=6000, content="noise")
+    long.StudyInstanceUID, long.SeriesInstanceUID = "1.2.3", "1.2.3.4"
+    written(long, source / "long.dcm")
+    words = command("anonymize", source, tmp_path / "there", key, *asked, *on_flink())
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    until(lambda: bool(at_a_codec()) or process.poll() is not None)
+    for child in at_a_codec():
+        child.send_signal(signal.SIGSEGV)
+    told, _ = process.communicate()
+    assert process.returncode == 3, told
+    assert contents(tmp_path / "there") == contents(tmp_path / "here") != {}
+    outcomes = json.loads((tmp_path / "there-audit" / "summary.json").read_bytes())["Outcomes"]
+    assert [outcomes.get(f"quarantined transcode-{how}") for how in ("failed", "memory")] == [1, 1]
+
+
+def at_a_codec() -> list[psutil.Process]:
+    """The children of workers that have been at work for longer than their start takes."""
+    children = (child for worker in cluster_workers() for child in worker.children(recursive=True))
+    return [it for it in children if "spawn_main" in " ".join(it.cmdline()) and it.cpu_times().user > 8]
 
 
 def test_a_job_manager_that_dies_ends_the_command_and_it_goes_on_later(
