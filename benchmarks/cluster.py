@@ -83,6 +83,15 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def table(measured: list[dict[str, Any]]) -> Iterator[str]:
+    """The lines of a table in Markdown: docs/scale.md has it."""
+    yield "| command | where | workers | maps | s | instances a second |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for it in measured:
+        cells = (it[name] for name in ("command", "where", "workers", "maps", "seconds", "instances_a_second"))
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
 def main() -> None:
     """Measure, and tell of it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import object_storage
+from benchmarks import cluster, object_storage
 from benchmarks.scale.__main__ import measure
 from benchmarks.scale.fit import fitted, tables
 from transforms.maps import JOIN, SIDE_INPUT
@@ -14,6 +14,7 @@ from transforms.maps import JOIN, SIDE_INPUT
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "scale.md").read_text("utf-8")
 FIGURES = re.findall("<!-- (docs/figures/.*) -->", TEXT)
+LINES = {"object_storage": object_storage.table, "cluster": cluster.table, "scale_local": tables, "scale_flink": tables}
 
 
 @pytest.mark.long
@@ -30,8 +31,8 @@ def test_every_instance_of_an_archive_meets_the_map_of_its_study(way: str) -> No
 def test_the_document_holds_the_figures(figures: str) -> None:
     """Between its marks what follows from the file of raw figures beside it."""
     held = TEXT.split(f"<!-- {figures} -->\n")[1].split("\n<!-- end -->")[0]
-    lines = object_storage.table if "object_storage" in figures else tables
-    assert held.splitlines() == list(lines(json.loads((ROOT / figures).read_bytes())["measured"]))
+    measured = json.loads((ROOT / figures).read_bytes())["measured"]
+    assert held.splitlines() == list(LINES[Path(figures).stem](measured))
 
 
 def test_a_line_goes_through_what_lies_on_one() -> None:
