@@ -39,8 +39,10 @@ test-prism: prism
 	DICOMVEIL_RUNNER="--runner=PrismRunner --prism_location=$(CURDIR)/$(PRISM)" $(VENV)/bin/python -m pytest -n 2 tests/pipelines/test_known.py tests/pipelines/test_ledger.py $(ARGS)
 
 # Spark inside Beam's job server; Java and Maven are needed.
-spark:
-	test -f build/spark/job-server.jar || mvn -q -B -f deploy/job-server.xml -P spark package -Dto=$(CURDIR)/build/spark
+spark: build/spark/job-server.jar
+
+build/spark/job-server.jar: deploy/job-server.xml $(shell find deploy/job-server -name "*.java")
+	mvn -q -B -f $< -P spark package -Dto=$(CURDIR)/$(@D)
 
 test-spark: $(STAMP) spark
 	DICOMVEIL_SPARK=$(CURDIR)/build/spark/job-server.jar $(VENV)/bin/python -m pytest tests/pipelines/test_portable_runners.py $(ARGS)

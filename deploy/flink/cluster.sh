@@ -23,6 +23,7 @@ settings=(
   -D taskmanager.memory.network.min=256m # each stage that ends on disk takes 16 MiB of it while it runs
   -D taskmanager.memory.managed.size=256m
   -D taskmanager.memory.task.off-heap.size=512m # what goes to workers and comes from them, and what Beam leaves of each job
+  -D taskmanager.jvm-exit-on-oom=true # else what was lost by it is waited for forever
   -D jobmanager.memory.process.size=1g
   -D restart-strategy.type=fixed-delay # of a job whose TaskManager or worker died
   -D restart-strategy.fixed-delay.attempts=5
@@ -44,7 +45,8 @@ install() {
     rm -rf "$to/packages"
     mv "$flink.part" "$flink"
   fi
-  [ -f "$to/job-server.jar" ] || mvn -q -B -f "$here/../job-server.xml" -P flink package -Dto="$to"
+  [ -f "$to/job-server.jar" ] && [ -z "$(find "$here"/../job-server* -newer "$to/job-server.jar")" ] ||
+    mvn -q -B -f "$here/../job-server.xml" -P flink package -Dto="$to"
 }
 
 start() {
