@@ -22,6 +22,7 @@ class Cluster:
 
     options: list[str]
     slice = 1_000_000
+    apart = True
     said = "the cluster's logs"
     _at_work: Any = None
     """What Beam tells of the pipeline at work, if one is."""

@@ -44,8 +44,10 @@ def carry_out(run: Run, runner: Runner, report: Report, plan_only: bool) -> Summ
     Raises:
       RunFailed: it stopped, and can be started again to go on from where it was.
     """
+    run.apart = runner.apart
     runs.sweep(run)
-    stores.restricted_folder(run.progress)
+    for folder in (run.scratch, run.progress):
+        stores.restricted_folder(folder)
     if not plan.planned(run):
         plan.discard(run)
         try:
@@ -74,14 +76,17 @@ def carry_out(run: Run, runner: Runner, report: Report, plan_only: bool) -> Summ
     stage = _STAGES.get(run.request.command, "Modifying")
     way = maps.way(run.choices.maps, verdict.map_bytes)
     with report.stage(stage, str(run.progress), verdict.due) if slices else nullcontext():
-        watch = failures.Watch(run, verdict, _failed_before(run, verdict, slices))
+        watch = failures.Watch(run, verdict)
         for number, buckets in enumerate(slices):
-            if not run.slice_record(number).exists() and not watch.stopped:
+            if run.slice_record(number).exists():
+                watch.settle(buckets, _outcomes(run, number))
+            elif not watch.stopped:
                 run.temporary.mkdir(parents=True, exist_ok=True)
                 counts = {it: verdict.buckets[it] for it in buckets}
                 build = partial(execute.build, run=run, number=number, buckets=counts, way=way)
                 with watch.looking():
                     _run(run, build, runner, f"slice-{number}")
+                watch.settle(buckets, _outcomes(run, number))
     settled = _settle(run, slices, verdict)
     settled.stopped = watch.stopped
     if verdict.former:
@@ -170,14 +175,10 @@ def _retire(run: Run, settled: Settled, unfinished: bool, runner: Runner) -> Non
             settled.parts[zone].append({"path": name, "rows": count})
 
 
-def _failed_before(run: Run, verdict: plan.Verdict, slices: list[list[int]]) -> int:
-    """How many failures there are before the first slice that this command begins."""
-    count = sum(failures.planned(verdict).values())
-    for number, buckets in enumerate(slices if run.choices.limits.failures and run.resumed else ()):
-        if run.slice_record(number).exists():
-            record = json.loads(run.slice_record(number).read_bytes())
-            count += failures.of_slice(run, buckets, {name: of for zone, name, of in record if zone == "settled"})
-    return count
+def _outcomes(run: Run, number: int) -> dict[str, int]:
+    """How many objects of a slice that has ended had an outcome, by "outcome reason"."""
+    record = json.loads(run.slice_record(number).read_bytes())
+    return {name: of for zone, name, of in record if zone == "settled"}
 
 
 def _settle(run: Run, slices: list[list[int]], verdict: plan.Verdict) -> Settled:

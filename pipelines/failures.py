@@ -23,12 +23,11 @@ def planned(verdict: Verdict) -> dict[str, int]:
 class Watch:
     """Looks on while a run writes, and tells its workers to stop where more fails than is borne.
 
-    Args:
-      before: failures before it begins: those of the plan, and of slices that an earlier command has ended.
+    A slice that has ended tells its failures exactly; of one at work they are what its workers have told so far.
     """
 
-    def __init__(self, run: Run, verdict: Verdict, before: int) -> None:
-        self._run, self._before = run, before
+    def __init__(self, run: Run, verdict: Verdict) -> None:
+        self._run, self._settled, self._told = run, sum(planned(verdict).values()), 0
         self._borne = run.choices.limits.borne(verdict.due)
 
     @property
@@ -38,7 +37,21 @@ class Watch:
 
     def look(self) -> None:
         """Count, and tell them."""
-        if self._before + failed(str(self._run.progress)) > self._borne and not self._run.stop.exists():
+        self._judge(failed(str(self._run.progress)) - self._told)
+
+    def settle(self, buckets: list[int], outcomes: dict[str, int]) -> None:
+        """Count what a slice that has ended has failed at.
+
+        Args:
+          outcomes: how many, by "outcome reason".
+        """
+        if self._run.choices.limits.failures:
+            self._settled += _of_slice(self._run, buckets, outcomes)
+            self._told = failed(str(self._run.progress))
+            self._judge(0)
+
+    def _judge(self, more: int) -> None:
+        if self._settled + more > self._borne and not self._run.stop.exists():
             stores.create_restricted(self._run.stop, b"")
 
     @contextmanager
@@ -62,12 +75,8 @@ class Watch:
             self.look()
 
 
-def of_slice(run: Run, buckets: list[int], outcomes: dict[str, int]) -> int:
-    """How many more a slice has quarantined that has ended, than its plan had.
-
-    Args:
-      outcomes: how many, by "outcome reason", as its record has them.
-    """
+def _of_slice(run: Run, buckets: list[int], outcomes: dict[str, int]) -> int:
+    """How many more a slice has quarantined than its plan had."""
     settled = sum(count for name, count in outcomes.items() if name.startswith("quarantined "))
     instances = (planned for bucket in buckets for planned in plans.read_instances(str(run.folder), bucket))
     return settled - sum(_is_failure(it.reason) for it in instances)

@@ -27,6 +27,7 @@ class Local:
     workers: int
     options: list[str]
     slice = 4000
+    apart = False
     said = ""
 
     def check(self, where: Places | None, key: str | None) -> None:

@@ -21,10 +21,12 @@ class Runner(Protocol):
 
     Attributes:
       slice: how many instances are rewritten by one pipeline, about; what a slice has settled isn't done again.
+      apart: whether its workers may be on other machines.
       said: where it is told what workers say; "" for the file that stands in the folder of each `run`.
     """
 
     slice: int
+    apart: bool
     said: str
 
     def check(self, where: Places | None, key: str | None) -> None:

@@ -56,6 +56,7 @@ class Run:
       resumed: whether it was begun by an earlier command that died.
       known: what is known before it.
       ledger: file that tells what is asked of the ledger; "" where there is none.
+      apart: whether its workers are on other machines.
       lease: on the restricted zone, without which nothing is committed; None where that is a folder.
     """
 
@@ -69,6 +70,7 @@ class Run:
     resumed: bool = False
     known: Known = NOTHING_KNOWN
     ledger: str = ""
+    apart: bool = False
     lease: Lease | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
 
@@ -117,8 +119,9 @@ class Run:
         return self.folder if isinstance(self.folder, Path) else _scratch(self.id)
 
     @property
-    def progress(self) -> Path:
-        return self.scratch / "progress"
+    def progress(self) -> Location:
+        """Looked at far too often for a store, unless workers see nothing else."""
+        return (self.folder if self.apart else self.scratch) / "progress"
 
     @property
     def temporary(self) -> Path:
@@ -476,7 +479,7 @@ def manifests(restricted: str) -> list[dict[str, Any]]:
 def sweep(run: Run) -> None:
     """Remove what was being written, by this command or by one that died."""
     shutil.rmtree(run.temporary, ignore_errors=True)
-    shutil.rmtree(run.progress, ignore_errors=True)
+    stores.clear(run.progress)
     for root in map(locate, (run.places.audit, run.places.restricted)):
         tables = [root / name_of(schema) / f"run={run.id}" for schema in (*AUDIT, *RESTRICTED)]
         for folder in (root, root / "runs", *tables):

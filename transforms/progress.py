@@ -1,21 +1,25 @@
 """How far the workers are: small files that the command sums, since Beam tells only at the end.
 
-Each holds how many objects one worker has done, and how many of them have failed.
+Each holds how many objects one worker has done, and how many of them have failed. They lie in a store where workers and
+command share no disk; there they are written and read now and then, and the last of a worker's counts may be missing.
 """
 
 import contextlib
+import functools
 import os
 import platform
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from transforms.locations import Location, ObjectLocation, locate
+
 _SECONDS: Final = 0.5
+_SECONDS_IN_STORE: Final = 10.0
 
 
 class Progress:
-    """The count of one worker process, written to a file of its own every half second."""
+    """The count of one worker process, written to a file of its own every half second, or ten in a store."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
@@ -25,15 +29,24 @@ class Progress:
         """One more, which may have failed."""
         self._count += 1
         self._failed += failed
-        if time.monotonic() - self._written > _SECONDS:
-            self.flush()
+        self._write(locate(self._folder), _SECONDS)
 
     def flush(self) -> None:
-        """Write the count; that it can't be written is no reason to stop."""
+        """Write the count, as long as that costs nothing."""
+        self._write(locate(self._folder), -1)
+
+    def _write(self, folder: Location, seconds: float) -> None:
+        """Unless that was done so many seconds ago; that it can't be written is no reason to stop."""
+        if time.monotonic() - self._written <= (_SECONDS_IN_STORE if isinstance(folder, ObjectLocation) else seconds):
+            return
         self._written = time.monotonic()
-        path = Path(self._folder) / f"{platform.node()}-{os.getpid()}-{id(self)}"
-        with contextlib.suppress(OSError), open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-            file.write(f"{self._count} {self._failed}")
+        target, told = folder / f"{platform.node()}-{os.getpid()}-{id(self)}", f"{self._count} {self._failed}"
+        if isinstance(target, ObjectLocation):
+            with contextlib.suppress(Exception):
+                target.store.create(target.uri, [told.encode()])
+        else:
+            with contextlib.suppress(OSError), open(os.open(target, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                file.write(told)
 
 
 def counted(folder: str) -> int:
@@ -46,10 +59,26 @@ def failed(folder: str) -> int:
     return sum(failures for _, failures in _told(folder))
 
 
-def _told(folder: str) -> Iterator[tuple[int, int]]:
-    for path in Path(folder).iterdir():
-        try:
-            done, failures = path.read_text().split()
-            yield int(done), int(failures)
-        except (OSError, ValueError):
-            continue
+def _told(folder: str) -> list[tuple[int, int]]:
+    where = locate(folder)
+    if isinstance(where, Path):
+        return _read(where)
+    return _told_in_store(where, time.monotonic() // _SECONDS_IN_STORE)
+
+
+@functools.lru_cache(maxsize=1)
+def _told_in_store(folder: ObjectLocation, moment: float) -> list[tuple[int, int]]:
+    """At some moment: asked again at the same it isn't looked at again."""
+    del moment
+    with contextlib.suppress(Exception):
+        return _read(folder)
+    return []
+
+
+def _read(folder: Location) -> list[tuple[int, int]]:
+    told = []
+    for file in folder.iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            done, failures = file.read_text().split()
+            told.append((int(done), int(failures)))
+    return told

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from dicomveil.errors import InvalidInstance
 from pipelines.cli import cli
 from tests import emulators
 from tests.corpora import KEY
 from tests.emulators import Emulator
 from tests.pipelines.test_known import Site
 from transforms.object_stores import ObjectStore
+from transforms.rewrite import Rewriting
 
 STORES = ["fake_gcs", "moto", "azurite"]
 
@@ -254,6 +256,32 @@ def test_a_key_of_the_store_encrypts_the_outputs(moto: Emulator, site: Site) -> 
             assert emulators.encrypted_by(moto, f"{bucket.output}/{name}") == "alias/release"
         refused = bucket.run("--kms-key", "alias/release", output=str(site.output), status=2)
         assert "--kms-key: is for an --output in gs:// or s3://" in refused
+
+
+@pytest.mark.parametrize(("slice", "seconds"), [(100, -1), (1, 3600)], ids=["at work", "between slices"])
+def test_workers_of_other_machines_tell_their_failures_by_the_store(
+    fake_gcs: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slice: int, seconds: int
+) -> None:
+    """In time for those that are at work to stop; and at the latest no further slice is begun."""
+    monkeypatch.setattr("pipelines.local.Local.apart", True)
+    monkeypatch.setattr("pipelines.local.Local.slice", slice)
+    monkeypatch.setattr("pipelines.failures._POLL", 0.001)
+    monkeypatch.setattr("transforms.rewrite._SECONDS", -1)
+    monkeypatch.setattr("transforms.progress._SECONDS_IN_STORE", seconds)
+
+    def refuse(*_: Any) -> None:
+        time.sleep(0.3)
+        raise InvalidInstance("vr")
+
+    monkeypatch.setattr(Rewriting, "rewrite", refuse)
+    site = Site(tmp_path)
+    for study in range(60):
+        site.put(f"{study}", uid=f"1.2.3.{study}.1", study=f"1.2.3.{study}", patient="P", frame="1.2.7.1")
+    with bucket_of(fake_gcs) as bucket:
+        bucket.copy(site.input)
+        bucket.run("--max-failures", "2", status=1)
+        told = bucket.summary()["Outcomes"]
+    assert told["quarantined vr"] + told["not-attempted stopped"] == 60 and told["quarantined vr"] >= 3
 
 
 _ASKED = os.environ.get("DICOMVEIL_CAMPAIGN", "")
