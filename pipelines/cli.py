@@ -374,8 +374,8 @@ def compact(restricted: str, audit: str | None) -> None:
         "Nothing is lost; the same command goes on.",
     ):
         root = door.root_of(restricted)
-        with runs.locked(root):
-            door.merge(root, audit).print(Console())
+        with runs.locked(root) as lease:
+            door.merge(root, audit, lease).print(Console())
 
 
 @cli.command(cls=_Command)

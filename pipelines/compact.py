@@ -6,6 +6,7 @@ import os
 import secrets
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from pipelines import runs
 from pipelines.places import RunRefused
 from transforms import stores
 from transforms.compaction import TARGET, Merged, Zone, compact
+from transforms.lease import Lease
 from transforms.locations import Location, locate, matching
 from transforms.tables import AUDIT, CROSSWALK_GIVEN, RESTRICTED
 
@@ -56,14 +58,16 @@ def root_of(restricted: str) -> str:
     return os.path.realpath(found) if isinstance(found, Path) else str(found)
 
 
-def merge(restricted: str, audit: str | None, target: int = TARGET) -> Compacted:
+def merge(restricted: str, audit: str | None, lease: Lease | None = None, target: int = TARGET) -> Compacted:
     """Merge the parts of finished runs of anonymize, as far as they were made alike; whoever reads them sees the same.
 
     Args:
       audit: the records' folder that goes with it, whose tables are merged too; None for none.
+      lease: on the restricted zone; None where that is a folder.
 
     Raises:
       RunRefused: no run has its records there.
+      LeaseLost: another command has taken it over; nothing is lost.
       StoreFailed: something can't be written; nothing is lost, and the same command goes on.
     """
     root = locate(restricted)
@@ -73,10 +77,12 @@ def merge(restricted: str, audit: str | None, target: int = TARGET) -> Compacted
     groups = {run: _group(it) for run, it in manifests.items() if it.get("command", "anonymize") == "anonymize"}
     now = datetime.datetime.now(datetime.timezone.utc)
     name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    zones = {"restricted": compact(Zone(root, _SCHEMAS, stores.create_restricted), manifests, groups, name, target)}
+    hold = partial(runs.hold, lease)
+    zone = Zone(root, _SCHEMAS, stores.create_restricted, hold)
+    zones = {"restricted": compact(zone, manifests, groups, name, target)}
     if audit is not None:
         told = _audit(locate(audit))
-        zone = Zone(locate(audit), AUDIT, _create_shared)
+        zone = Zone(locate(audit), AUDIT, _create_shared, hold)
         zones["audit"] = compact(zone, told, {run: groups[run] for run in told.keys() & groups.keys()}, name, target)
     return Compacted(zones)
 

@@ -168,6 +168,7 @@ def _retire(run: Run, settled: Settled, unfinished: bool, runner: Runner) -> Non
     if not retire.record_of(run.folder).exists():
         written = retire.written(run.places.restricted, settled.parts["restricted"])
         _run(run, partial(retire.build, run=run, written=written, unfinished=unfinished), runner, "retire")
+    runs.hold(run.lease)
     for zone, name, count in retire.remove_recorded(run.folder, run.places.restricted, run.places.output):
         if zone == "gone":
             settled.gone[name] += count

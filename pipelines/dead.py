@@ -35,6 +35,7 @@ def close_dead(run: Run) -> None:
     for folder, state in runs.begun(run.places.restricted):
         if folder != run.folder and state["fingerprints"]["key"] == run.fingerprints["key"]:
             ended = _ended(folder)
+            runs.hold(run.lease)
             if any((folder / "slices").glob("*.json")):
                 _remove_leftovers(folder, state, ended["audit"], run.key.keys())
             retire.remove_recorded(folder, run.places.restricted, state["places"]["output"])

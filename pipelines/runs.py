@@ -430,6 +430,16 @@ def commit_parts(run_id: str, state: dict[str, Any], parts: Parts, lease: Lease 
     stores.create_restricted(restricted, _json(told | _confirm(lease) | {"parts": parts.get("restricted", [])}))
 
 
+def hold(lease: Lease | None) -> None:
+    """See that the zone is still this command's, before what can't be undone; its store is asked only in doubt.
+
+    Raises:
+      LeaseLost: another command has taken it over.
+    """
+    if lease:
+        lease.settle()
+
+
 def _confirm(lease: Lease | None) -> dict[str, Any]:
     """Renew the lease at once, and tell by which one something counts."""
     if lease is None:

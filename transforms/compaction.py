@@ -35,11 +35,13 @@ class Zone(NamedTuple):
     Attributes:
       schemas: of the tables that may be merged.
       create: writes a small file atomically.
+      hold: called before anything is replaced or removed; raises where somebody else holds the zone by now.
     """
 
     root: Location
     schemas: tuple[pa.Schema, ...]
     create: Callable[[Location, bytes, bool], None]
+    hold: Callable[[], None]
 
 
 @dataclass
@@ -97,6 +99,7 @@ def compact(zone: Zone, manifests: _Manifests, groups: dict[str, str], merge: st
                     moved.setdefault(run, {}).setdefault(name, []).append((it.name, part, begin + first, rows))
     for run, into in sorted(moved.items()):
         manifests[run] = manifests[run] | {"parts": _parts(manifests[run]["parts"], into)}
+        zone.hold()
         zone.create(zone.root / "runs" / f"{run}.json", json.dumps(manifests[run], indent=1).encode() + b"\n", True)
     clear(zone, manifests)
     merged.after = {table: len(_files(zone, manifests, table)) for table in tables}
@@ -196,6 +199,7 @@ def clear(zone: Zone, manifests: _Manifests) -> None:
                     left.unlink(missing_ok=True)
                 for file in matching(folder, "part-*.parquet"):
                     if f"{table}/{folder.name}/{file.name}" not in listed:
+                        zone.hold()
                         file.unlink(missing_ok=True)
                 stores.remove_empty(folder)
     for left in stores.left_behind(zone.root / "runs"):

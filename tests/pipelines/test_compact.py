@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import duckdb
 import pytest
@@ -18,6 +19,7 @@ from tests.killing import dying
 from tests.pipelines.test_anonymize import contents
 from tests.pipelines.test_known import Site
 from tests.pipelines.test_ledger import gone, outcomes, stamps
+from transforms.lease import Lease, LeaseLost
 from transforms.locations import locate
 from transforms.manifests import listed_parts, read_slice
 
@@ -202,3 +204,30 @@ def test_a_folder_without_records_is_left_as_it_is(tmp_path: Path) -> None:
     invoke("compact", "--restricted", tmp_path / "slip", status=2)
     assert folder.stat().st_mode & 0o777 == 0o755 and not list(folder.iterdir())
     assert list(tmp_path.iterdir()) == [folder]
+
+
+class Lost:
+    """A lease that another takes over once it was asked for so many times."""
+
+    def __init__(self, times: int) -> None:
+        self._left = times
+
+    def settle(self) -> None:
+        if not self._left:
+            raise LeaseLost
+        self._left -= 1
+
+
+def test_who_has_lost_the_zone_changes_nothing_more(tmp_path: Path) -> None:
+    """Whenever that comes to light, whoever reads sees the same rows, and a merge that holds the zone ends it."""
+    site = make(tmp_path)
+    before, untouched = (rows(site.restricted), rows(site.audit)), contents(site.restricted / "runs")
+    for times in range(100):
+        try:
+            compact.merge(str(site.restricted), str(site.audit), cast(Lease, Lost(times)))
+        except LeaseLost:
+            assert (rows(site.restricted), rows(site.audit)) == before
+            assert times or contents(site.restricted / "runs") == untouched
+        else:
+            break
+    assert times > 3 and (rows(site.restricted), rows(site.audit)) == before
