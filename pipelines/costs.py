@@ -82,19 +82,23 @@ class Met(NamedTuple):
         return Met(*(mine + more for mine, more in zip(self, other, strict=True)))
 
 
-def meet(instances: Iterable[Planned], met: dict[str, Met]) -> None:
-    """Add what a plan says of some instances, by scheme and storage class ("gs NEARLINE")."""
+def meet(instances: Iterable[Planned], met: dict[str, Met], taken: bool = True) -> None:
+    """Add what a plan says of some instances, by scheme and storage class ("gs NEARLINE").
+
+    Args:
+      taken: whether they are rewritten, too, where nothing speaks against it.
+    """
     for planned in instances:
         kind = f"{scheme_of(planned.uri) or LOCAL} {planned.storage_class}"
-        met[kind] = met.get(kind, Met()).plus(_of(planned))
+        met[kind] = met.get(kind, Met()).plus(_of(planned, taken))
 
 
-def _of(planned: Planned) -> Met:
+def _of(planned: Planned, taken: bool) -> Met:
     size, looks = planned.size, 1 if planned.size <= WINDOW else 2
     if planned.reason in _UNOPENED:
         return Met(1, size)
     looked = Met(1, size, looks, min(size, looks * WINDOW))
-    if planned.reason:
+    if planned.reason or not taken:
         return looked
     windows = max(1, math.ceil(size / LARGEST_WINDOW))
     return looked.plus(Met(0, 0, 0, 0, 1, size, windows, windows if windows == 1 else windows + 2))

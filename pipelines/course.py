@@ -5,7 +5,7 @@ outcome.
 import datetime
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
@@ -111,9 +111,19 @@ def _tell_costs(run: Run, verdict: plan.Verdict, runner: Runner, report: Report)
     parts = sum(map(execute.shards, slices)) * (len(tables.AUDIT) + len(tables.RESTRICTED))
     records = 2 * len(verdict.buckets) + parts + len(slices)
     needed = costs.needs(
-        verdict.met, where.inputs, verdict.listed - verdict.due, where.output, where.restricted, where.audit, records
+        verdict.met, where.inputs, verdict.unchanged, where.output, where.restricted, where.audit, records
     )
-    costs.tell(report.console, needed, costs.notes(verdict.met, where.output))
+    costs.tell(report.console, needed, [*costs.notes(verdict.met, where.output), *_former(run, verdict)])
+
+
+def _former(run: Run, verdict: plan.Verdict) -> Iterator[str]:
+    """What becomes of outputs whose sources aren't as they were, as a sentence; nothing where all are."""
+    if verdict.former:
+        gone = "is removed where nothing else stands for it" if run.choices.retire else "stays, without --retire"
+        yield (
+            f"{verdict.former:,} objects that were settled aren't there any more, or not as they were: an output of "
+            f"one that has changed is replaced, or removed; one of an object that is gone {gone}."
+        )
 
 
 def _check(run: Run, verdict: plan.Verdict) -> None:

@@ -7,6 +7,7 @@ first follows from the key and tells nothing of whose they are.
 from collections import defaultdict
 from typing import NamedTuple
 
+from pipelines.costs import Met, meet
 from pipelines.runs import Run
 from transforms import plans
 from transforms.outcomes import TOKENS
@@ -25,8 +26,12 @@ class Total(NamedTuple):
         return Total(self.objects + len(instances), (self.tokens + more) % TOKENS)
 
 
-def defer(run: Run) -> Total:
-    """Take from the plan what goes beyond the limits: what was taken away. The first study stays, however large."""
+def defer(run: Run, met: dict[str, Met]) -> Total:
+    """Take from the plan what goes beyond the limits: what was taken away. The first study stays, however large.
+
+    Args:
+      met: where it is added what scanning that has taken, by scheme and storage class.
+    """
     limits, deferred = run.choices.limits, Total()
     if not (limits.instances or limits.bytes):
         return deferred
@@ -43,6 +48,7 @@ def defer(run: Run) -> Total:
             full = full or (bool(count) and limits.beyond(count + len(more), size + _bytes(more)))
             if full:
                 left.add(token)
+                meet(studies[token], met, taken=False)
                 deferred = deferred.plus(studies.pop(token))
             else:
                 count, size = count + len(more), size + _bytes(more)

@@ -145,7 +145,8 @@ def verdict(run: Run) -> Verdict:
     """
     kept = run.folder / "verdict.json"
     if not kept.exists():
-        judged = _judge(run, defer(run))
+        met: dict[str, Met] = {}
+        judged = _judge(run, defer(run, met), met)
         if sum(judged.buckets.values()) != judged.due:
             discard(run)
             raise RunFailed(
@@ -171,11 +172,10 @@ def planned(run: Run) -> bool:
     return (run.folder / "verdict.json").exists()
 
 
-def _judge(run: Run, deferred: Total) -> Verdict:
+def _judge(run: Run, deferred: Total, met: dict[str, Met]) -> Verdict:
     folder = str(run.folder)
     reasons: Counter[str] = Counter()
     originals: dict[str, set[str]] = {role: set() for role in run.request.given}
-    met: dict[str, Met] = {}
     buckets, size, studies, map_bytes, rejoining = {}, 0, 0, 0, 0
     for bucket in plans.buckets(folder):
         instances = plans.read_instances(folder, bucket)

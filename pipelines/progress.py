@@ -31,6 +31,7 @@ class Report:
         """Say what the plan comes to, and what will be deleted in the end."""
         aside = sum(verdict.reasons.values())
         unchanged = f"{verdict.unchanged:,} of them unchanged, " if verdict.unchanged else ""
+        unchanged += f"{verdict.deferred:,} left for the next run, " if verdict.deferred else ""
         self.console.print(
             f"Plan: {verdict.listed:,} objects, {unchanged}{verdict.bytes:,} bytes, {verdict.studies:,} studies, "
             f"{aside:,} set aside; study maps {verdict.map_bytes:,} bytes",

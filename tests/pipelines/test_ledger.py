@@ -349,6 +349,24 @@ def test_what_was_deleted_on_purpose_is_never_gone(site: Site) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("more", "told"), [([], "stays, without --retire"), (["--retire"], "is removed where nothing")]
+)
+def test_a_plan_tells_of_what_is_gone(
+    more: list[str], told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what would become of its output."""
+    site = Site(tmp_path)
+    for name in "ab":
+        site.put(name, uid=f"1.2.{ord(name)}", study="1.2.3.1", patient="47")
+    site.run()
+    (site.input / "a").unlink()
+    site.run(*more, "--plan-only")
+    said = " ".join(capfd.readouterr().err.split())
+    assert "1 objects that were settled aren't there any more" in said and told in said
+    assert len(site.instances()) == 2
+
+
 @pytest.mark.parametrize("closed", [False, True], ids=["gone on with", "closed by another"])
 def test_a_run_that_dies_while_it_retires_loses_nothing(
     site: Site, closed: bool, monkeypatch: pytest.MonkeyPatch

@@ -64,6 +64,16 @@ def test_limited_runs_take_whole_studies_until_nothing_is_left(site: Site) -> No
     assert limited == {path.name: path.read_bytes() for path in other.output.rglob("*.dcm")}
 
 
+def test_a_plan_tells_what_a_limit_leaves(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
+    """Which was scanned all the same, and costs that."""
+    put_studies(site, [2, 2, 2])
+    size = sum(path.stat().st_size for path in site.input.rglob("*") if path.is_file())
+    site.run("--max-instances", "2", "--plan-only")
+    told = capfd.readouterr().err
+    assert "4 left for the next run" in told
+    assert f"{size + size // 3:,}" in told  # all of them scanned, a third rewritten
+
+
 def test_one_study_is_taken_however_large(site: Site) -> None:
     """A study beyond the limit would never be taken otherwise."""
     put_studies(site, [3, 3])
