@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import apache_beam as beam
 import psutil
 import pydicom
 import pytest
@@ -185,6 +186,27 @@ def test_whoever_dies_the_end_is_the_same(
         if victim == "task manager":
             subprocess.run([SCRIPT, "taskmanager", CLUSTER], check=True)
     assert contents(output) == undisturbed
+
+
+def test_a_slot_puts_out_more_than_its_memory_holds(tmp_path: Path) -> None:
+    """Of one stage; a TaskManager's heap has 0.6 GB."""
+    pieces, size = 600, 1 << 20
+    told = tmp_path / "total"
+
+    def build(pipeline: beam.Pipeline) -> None:
+        (
+            pipeline
+            | beam.Create([1, 2])
+            | "Spread" >> beam.Reshuffle()
+            | beam.FlatMap(lambda _: (bytes(size) for _ in range(pieces)))
+            | beam.Reshuffle()
+            | beam.Map(len)
+            | beam.CombineGlobally(sum)
+            | beam.Map(lambda total: told.write_text(str(total)))
+        )
+
+    flink.Flink(flink.with_defaults(on_flink())).run(build, "dicomveil-much", tmp_path)
+    assert int(told.read_text()) == 2 * pieces * size
 
 
 def test_a_codec_that_dies_costs_its_instance(key: Path, tmp_path: Path) -> None:
