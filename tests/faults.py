@@ -21,6 +21,9 @@ from urllib.parse import urlsplit
 
 from google_crc32c import Checksum
 
+from tests.emulators import Emulator, environment
+from transforms.object_stores import store_of
+
 FAULTS = {
     "refused": "nobody listens",
     "reset sending": "the connection is reset while the request is sent",
@@ -135,6 +138,20 @@ def proxy(upstream: str) -> Iterator[Proxy]:
         yield between
     finally:
         between.leave()
+
+
+@contextmanager
+def through(server: Emulator, **patience: float) -> Iterator[Proxy]:
+    """A proxy between commands and the server, and how patient they are."""
+    variables = {f"DICOMVEIL_STORE_{name.upper()}": str(value) for name, value in patience.items()}
+    with proxy(server.url) as between:
+        variables |= {"DICOMVEIL_STORE_FIRST_WAIT": "0.01"}
+        with environment(server.at(between.url) | variables):
+            store_of.cache_clear()
+            try:
+                yield between
+            finally:
+                store_of.cache_clear()
 
 
 class _Handler(BaseHTTPRequestHandler):

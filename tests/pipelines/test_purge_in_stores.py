@@ -11,7 +11,6 @@ import sys
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +25,7 @@ from pipelines.cli import cli
 from tests import emulators
 from tests.corpora import KEY
 from tests.emulators import Emulator
-from tests.faults import ALWAYS, Proxy, Request, proxy
+from tests.faults import ALWAYS, Request, through
 from tests.pipelines.test_anonymize import instance, table
 from tests.pipelines.test_stores_end_to_end import STORES, Bucket, bucket_of
 from transforms import only_copies, removals, stored_removals
@@ -517,20 +516,6 @@ def test_what_an_only_copy_would_move_to_is_set_aside(in_gs: Archive) -> None:
 
 
 # ------------------------------------------------------------------------------------------------- death at any request
-
-
-@contextmanager
-def through(server: Emulator, **patience: float) -> Iterator[Proxy]:
-    """A proxy between commands and the server."""
-    variables = {f"DICOMVEIL_STORE_{name.upper()}": str(value) for name, value in patience.items()}
-    with proxy(server.url) as between:
-        variables |= {"DICOMVEIL_STORE_FIRST_WAIT": "0.01"}
-        with emulators.environment(server.at(between.url) | variables):
-            store_of.cache_clear()
-            try:
-                yield between
-            finally:
-                store_of.cache_clear()
 
 
 def cut_off(archive: Archive, step: int, act: Callable[[], object]) -> bool:
