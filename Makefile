@@ -11,7 +11,7 @@ ON_FLINK = --runner=FlinkRunner --flink_master=localhost:8081 --flink_version=1.
 	--flink_job_server_jar=$(CURDIR)/$(FLINK)/job-server.jar --environment_type=PROCESS \
 	'--environment_config={"command":"$(CURDIR)/$(VENV)/bin/dicomveil-worker"}' --parallelism=2
 
-.PHONY: run test flink test-flink flink-stop prism test-prism spark test-spark campaign install lint format bench clean
+.PHONY: run test flink test-flink flink-stop prism test-prism spark test-spark campaign campaign-flink install lint format bench clean
 
 run: $(STAMP)
 	$(VENV)/bin/python -m pipelines.demo $(if $(filter flink,$(RUNNER)),$(ON_FLINK)) $(ARGS)
@@ -59,6 +59,12 @@ campaign: $(STAMP)
 	$(VENV)/bin/python -m benchmarks.deaths $(SEEN)/deaths_*.xml --json $(SEEN)/deaths.json
 	$(VENV)/bin/python -m benchmarks.object_storage --objects $(or $(OBJECTS),20000 200000) --json $(SEEN)/object_storage.json
 	$(VENV)/bin/python -m benchmarks.scale --instances $(or $(SCANS),100000 1000000 10000000) --json $(SEEN)/scale_local.json
+
+# The same on a cluster of this machine, and what it adds.
+campaign-flink: flink
+	$(VENV)/bin/python -m benchmarks.cluster --instances $(or $(INSTANCES),20000) --json $(SEEN)/cluster.json $(ON_FLINK)
+	$(VENV)/bin/python -m benchmarks.scale --instances $(or $(SCANS),100000 1000000 10000000) --json $(SEEN)/scale_flink.json $(ON_FLINK)
+	deploy/flink/cluster.sh stop $(FLINK)
 
 install: $(STAMP)
 
