@@ -118,7 +118,7 @@ def test_a_plan_with_a_bucket_of_another_numbering_is_made_anew(site: Site, monk
     """As where a cluster listed again for a worker that died, and found fewer: nothing is written, and nothing lost."""
     put_studies(site, [2, 3])
 
-    def left_over(run: Run) -> Total:
+    def left_over(run: Run, _: object) -> Total:
         folder = str(run.folder)
         plans.write_instances(folder, 999, plans.read_instances(folder, plans.buckets(folder)[0]))
         return Total()
