@@ -56,7 +56,7 @@ class Watch:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Look now and then, as long as the context lasts, and once at its end."""
+        """Look now and then, as long as the context lasts."""
         if not self._run.choices.limits.failures:
             yield
             return
@@ -68,7 +68,6 @@ class Watch:
         finally:
             done.set()
             thread.join()
-        self.look()
 
     def _look_on(self, done: threading.Event) -> None:
         while not done.wait(_POLL):

@@ -30,10 +30,10 @@ class Report:
     def plan(self, verdict: Verdict, keep_source: bool = True) -> None:
         """Say what the plan comes to, and what will be deleted in the end."""
         aside = sum(verdict.reasons.values())
-        unchanged = f"{verdict.unchanged:,} of them unchanged, " if verdict.unchanged else ""
-        unchanged += f"{verdict.deferred:,} left for the next run, " if verdict.deferred else ""
+        passed = f"{verdict.unchanged:,} of them unchanged, " if verdict.unchanged else ""
+        passed += f"{verdict.deferred:,} left for the next run, " if verdict.deferred else ""
         self.console.print(
-            f"Plan: {verdict.listed:,} objects, {unchanged}{verdict.bytes:,} bytes, {verdict.studies:,} studies, "
+            f"Plan: {verdict.listed:,} objects, {passed}{verdict.bytes:,} bytes, {verdict.studies:,} studies, "
             f"{aside:,} set aside; study maps {verdict.map_bytes:,} bytes",
             soft_wrap=True,
             highlight=False,

@@ -22,25 +22,26 @@ class Progress:
     """The count of one worker process, written to a file of its own every half second, or ten in a store."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self._folder = locate(folder)
         self._count, self._failed, self._written = 0, 0, 0.0
 
     def count(self, failed: bool = False) -> None:
         """One more, which may have failed."""
         self._count += 1
         self._failed += failed
-        self._write(locate(self._folder), _SECONDS)
+        self._write(_SECONDS)
 
     def flush(self) -> None:
         """Write the count, as long as that costs nothing."""
-        self._write(locate(self._folder), -1)
+        self._write(-1)
 
-    def _write(self, folder: Location, seconds: float) -> None:
+    def _write(self, seconds: float) -> None:
         """Unless that was done so many seconds ago; that it can't be written is no reason to stop."""
-        if time.monotonic() - self._written <= (_SECONDS_IN_STORE if isinstance(folder, ObjectLocation) else seconds):
+        now = time.monotonic()
+        if now - self._written <= (_SECONDS_IN_STORE if isinstance(self._folder, ObjectLocation) else seconds):
             return
-        self._written = time.monotonic()
-        target, told = folder / f"{platform.node()}-{os.getpid()}-{id(self)}", f"{self._count} {self._failed}"
+        self._written = now
+        target, told = self._folder / f"{platform.node()}-{os.getpid()}-{id(self)}", f"{self._count} {self._failed}"
         if isinstance(target, ObjectLocation):
             with contextlib.suppress(Exception):
                 target.store.create(target.uri, [told.encode()])
